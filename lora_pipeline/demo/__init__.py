@@ -1,0 +1,1 @@
+"""The drawn world: pictures of drawn people with known truth, and the small base model trained on them."""

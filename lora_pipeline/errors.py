@@ -1,0 +1,29 @@
+"""Everything that can go wrong and is the person's to mend: one small tree.
+
+A message says what, which file, why, and what to do. The terminal and Dagster show the message alone,
+without a stack trace; any other exception is a fault of ours and keeps its trace.
+"""
+
+
+class PipelineError(Exception):
+    """Base of all errors that are told to the person in words."""
+
+
+class SettingsError(PipelineError):
+    """A setting is misspelt, out of range or of the wrong type."""
+
+
+class SubjectError(PipelineError):
+    """A subject's folder or `subject.yaml` is missing or wrong."""
+
+
+class PhotoError(PipelineError):
+    """One photo cannot be used. Becomes a row with this reason; never stops the others."""
+
+
+class ModelError(PipelineError):
+    """A model's weights are missing, gated, or not of the kind asked for."""
+
+
+class TrainingError(PipelineError):
+    """Training cannot start or must stop: no pictures, a loss that is not finite, no memory."""

@@ -1,0 +1,354 @@
+"""The memo: what was made, from what, and so what need not be made again.
+
+A stage's output is a manifest, a table with a row an item. A row's key is the hash of every input's digest, of the
+stage's settings and of its code version. `refresh` walks the items that there are now:
+
+- a row whose key is unchanged and whose files are still there with their digests is **reused**;
+- every other item is **computed**, and a line in a journal says so at once, so that a kill costs the items in flight and no more;
+- a row whose item has gone is forgotten, and files that no row names are swept.
+
+The table itself is written last and whole. Nothing in it depends on when or in what order it was made, so an equal
+result has equal bytes, and its digest is Dagster's data version.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel
+
+from lora_pipeline.errors import PipelineError
+from lora_pipeline.progress import Progress, silent
+from lora_pipeline.records import File, Row, State, Value
+from lora_pipeline.store import ASIDE, DigestCache, whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+JOURNAL = "journal.jsonl"
+DIGESTS = "digests.json"
+TABLE = ".parquet"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Rows in order of id, and the folder in which their files lie."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+
+    @property
+    def kept(self) -> tuple[Row, ...]:
+        """The rows that go on to the next stage."""
+        return tuple(row for row in self.rows if row.state == "kept")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all rows: the data version. Equal results have equal digests, whenever they were made."""
+        return key_of([_as_json(row) for row in self.rows])
+
+    def path(self, row: Row, role: str = "picture") -> Path:
+        """Absolute path of one of a row's files. Raises KeyError if the row has none in that role."""
+        return self.folder / row.files[role].path
+
+    def row(self, id: str) -> Row:
+        """The row of that id. Raises KeyError."""
+        for row in self.rows:
+            if row.id == id:
+                return row
+        raise KeyError(id)
+
+    def frame(self) -> "pd.DataFrame":
+        """The rows as a table: `id, key, state, reason`, then data, then `<role>_path` and `<role>_digest`."""
+        import pandas as pd
+
+        return pd.DataFrame([_flat(row) for row in self.rows])
+
+
+@dataclass(frozen=True)
+class Item(Generic[T]):
+    """Something to be made.
+
+    Args:
+        id: the row's id.
+        inputs: digests (or values) of every input it is made from; JSON values only.
+        payload: what the making function needs; not part of the key.
+    """
+
+    id: str
+    inputs: Sequence[Value]
+    payload: T
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of one item: the row's data, its files (paths within the stage's folder, already written whole), its state."""
+
+    data: Mapping[str, Value] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    state: State = "kept"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one execution did, in numbers. `computed` + `reused` = all rows."""
+
+    computed: int = 0
+    reused: int = 0
+    dropped: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Report") -> "Report":
+        return Report(
+            self.computed + other.computed,
+            self.reused + other.reused,
+            self.dropped + other.dropped,
+            self.failed + other.failed,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage's manifest and the report of how it came to be."""
+
+    manifest: Manifest
+    report: Report
+
+
+def key_of(*parts: object) -> str:
+    """SHA-256 of the canonical JSON of some values: sorted names, no spaces, NaN refused; pydantic models by their fields."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read(folder: Path, name: str = "manifest") -> Manifest:
+    """Read a manifest. A missing or damaged one is an empty one: everything is then computed anew."""
+    file = folder / f"{name}{TABLE}"
+    if not file.exists():
+        return Manifest(folder, ())
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        rows = [_from_json(json.loads(text)) for text in pd.read_parquet(file, columns=["row"])["row"]]
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return Manifest(folder, ())
+    return Manifest(folder, tuple(rows))
+
+
+def write(folder: Path, rows: Iterable[Row], name: str = "manifest") -> Manifest:
+    """Write a manifest whole, as parquet: a readable column a value, and `row`, the whole row as JSON, which `read` reads.
+
+    Raises ValueError if two rows have one id.
+    """
+    ordered = tuple(sorted(rows, key=lambda row: row.id))
+    if len({row.id for row in ordered}) < len(ordered):
+        raise ValueError(f"two rows of {folder / name} have one id")
+    manifest = Manifest(folder, ordered)
+    import pandas as pd
+
+    frame = manifest.frame() if ordered else pd.DataFrame({"id": []})
+    frame["row"] = [json.dumps(_as_json(row), sort_keys=True, default=_plain) for row in ordered]
+    with whole(folder / f"{name}{TABLE}") as aside:
+        frame.to_parquet(aside, index=False)
+    return manifest
+
+
+def refresh(
+    folder: Path,
+    items: Sequence[Item[T]],
+    make: Callable[[T, Path], Made],
+    *,
+    settings: BaseModel | None,
+    code_version: str,
+    name: str = "manifest",
+    what: str = "",
+    workers: int = 1,
+    processes: bool = False,
+    progress: Progress = silent,
+) -> Outcome:
+    """Bring a manifest up to date with the items that there are now, computing only what changed.
+
+    Args:
+        folder: the stage's folder; made if missing.
+        items: what there is to be, in any order.
+        make: `make(payload, folder)` makes one item. It writes files with `store.whole`. A `PipelineError` it raises
+            becomes a failed row with the message as its reason. Any other exception is a failed row too, which
+            the next run tries again. With `processes`, it and the payloads must be picklable.
+        settings: the slice of the settings that this stage reads; part of every key.
+        code_version: raised by hand when the stage's result changes; part of every key.
+        name: of the table in the folder. A folder may hold several; each sweeps its own files alone.
+        what: the words shown beside the progress.
+        workers: how many items at once; 0 is one a core.
+        processes: workers are processes (spawned), for code that holds the interpreter lock; else threads.
+        progress: told after each item.
+
+    Raises:
+        ValueError: two items have one id.
+        PipelineError: every single item failed with an unforeseen exception; the first one is the cause.
+    """
+    started = time.monotonic()
+    if len({item.id for item in items}) < len(items):
+        raise ValueError(f"two items of {folder / name} have one id")
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / f"{name}.{JOURNAL}"
+    before = read(folder, name)
+    known = {row.id: row for row in (*before.rows, *_read_journal(journal))}
+    digests = DigestCache(folder / f"{name}.{DIGESTS}")
+
+    rows: dict[str, Row] = {}
+    todo: list[tuple[Item[T], str]] = []
+    for item in items:
+        key = key_of(item.inputs, settings, code_version)
+        old = known.get(item.id)
+        if old is not None and old.key == key and _files_stand(old, folder, digests):
+            rows[item.id] = old
+        else:
+            todo.append((item, key))
+    reused = len(rows)
+
+    unforeseen: list[tuple[str, BaseException]] = []
+    with journal.open("a", encoding="utf-8") as log, _pool(workers, processes, len(todo)) as pool:
+        for done, (item, key, future) in enumerate(_finished(pool, todo, make, folder), start=1):
+            try:
+                made = future.result()
+            except PipelineError as error:
+                made = Made(state="failed", reason=str(error))
+            except Exception as error:
+                unforeseen.append((item.id, error))
+                made = Made(state="failed", reason=f"{type(error).__name__}: {error}")
+                key = ""  # equals no key, so the next run tries again
+            files = {role: File(path, digests.digest(folder / path)) for role, path in made.files.items()}
+            row = rows[item.id] = Row(item.id, key, made.state, made.reason, _clean(made.data), files)
+            log.write(json.dumps(_as_json(row), default=_plain) + "\n")
+            log.flush()
+            progress(what or folder.name, done, len(todo))
+    if unforeseen and len(unforeseen) == len(todo) and not reused:
+        raise PipelineError(f"{what or folder.name}: all {len(todo)} failed; the first, {unforeseen[0][0]}: {unforeseen[0][1]}") from unforeseen[0][1]
+
+    ordered = tuple(sorted(rows.values(), key=lambda row: row.id))
+    if ordered != before.rows or not (folder / f"{name}{TABLE}").exists():
+        write(folder, ordered, name)
+    _sweep(folder, known.values(), ordered)
+    digests.save()
+    journal.unlink(missing_ok=True)
+    states = [row.state for row in ordered]
+    report = Report(len(todo), reused, states.count("dropped"), states.count("failed"), time.monotonic() - started)
+    return Outcome(Manifest(folder, ordered), report)
+
+
+def _finished(
+    pool: Executor | None, todo: list[tuple[Item[T], str]], make: Callable[[T, Path], Made], folder: Path
+) -> Iterator[tuple[Item[T], str, "Future[Made]"]]:
+    if pool is None:
+        for item, key in todo:
+            future: Future[Made] = Future()
+            try:
+                future.set_result(make(item.payload, folder))
+            except Exception as error:
+                future.set_exception(error)
+            yield item, key, future
+        return
+    waiting = {pool.submit(make, item.payload, folder): (item, key) for item, key in todo}
+    for future in as_completed(waiting):
+        yield *waiting[future], future
+
+
+@contextmanager
+def _pool(workers: int, processes: bool, tasks: int) -> Iterator[Executor | None]:
+    count = min(workers or os.cpu_count() or 1, tasks)
+    if count <= 1:
+        yield None
+        return
+    if processes:
+        import multiprocessing
+
+        pool: Executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    else:
+        pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:  # an interrupt does not wait for what has not begun
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _files_stand(row: Row, folder: Path, digests: DigestCache) -> bool:
+    try:
+        return all(digests.digest(folder / file.path) == file.digest for file in row.files.values())
+    except OSError:
+        return False
+
+
+def _read_journal(journal: Path) -> Iterator[Row]:
+    if not journal.exists():
+        return
+    for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            yield _from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            continue  # the line that was being written when the run was killed
+
+
+def _sweep(folder: Path, known: Iterable[Row], rows: Iterable[Row]) -> None:
+    named = {file.path for row in rows for file in row.files.values()}
+    for path in {file.path for row in known for file in row.files.values()} - named:
+        (folder / path).unlink(missing_ok=True)
+    for aside in folder.rglob(f"*{ASIDE}*"):
+        aside.unlink(missing_ok=True)
+
+
+def _flat(row: Row) -> dict[str, Value]:
+    flat: dict[str, Value] = {"id": row.id, "key": row.key, "state": row.state, "reason": row.reason}
+    for name, value in row.data.items():
+        flat[name] = json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
+    for role, file in row.files.items():
+        flat[f"{role}_path"], flat[f"{role}_digest"] = file.path, file.digest
+    return flat
+
+
+def _as_json(row: Row) -> dict[str, Value]:
+    return {
+        "id": row.id,
+        "key": row.key,
+        "state": row.state,
+        "reason": row.reason,
+        "data": dict(row.data),
+        "files": {role: [file.path, file.digest] for role, file in row.files.items()},
+    }
+
+
+def _from_json(row: dict[str, Any]) -> Row:
+    files = {role: File(path, digest) for role, (path, digest) in row["files"].items()}
+    return Row(row["id"], row["key"], row["state"], row["reason"], row["data"], files)
+
+
+def _clean(data: Mapping[str, Value]) -> dict[str, Value]:
+    """Through JSON and back, so that a row just made equals the same row read again (tuples, numpy numbers, NaN)."""
+    return cast(dict[str, Value], json.loads(json.dumps(dict(data), default=_plain), parse_constant=lambda _: None))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if hasattr(value, "item"):  # a numpy or torch scalar
+        return _finite(cast(Any, value).item())
+    if hasattr(value, "tolist"):
+        return cast(Any, value).tolist()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

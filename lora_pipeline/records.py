@@ -1,0 +1,225 @@
+"""What travels between stages: frozen records, each with its way to and from a manifest's row.
+
+Coordinates of boxes are pixels of the **upright photo** (EXIF turned, bars not trimmed), x to the right, y down, as
+(left, top, right, bottom) with right and bottom exclusive, unless a name says otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
+
+Value = None | bool | int | float | str | list[Any] | dict[str, Any]
+State = Literal["kept", "dropped", "failed"]
+Box = tuple[int, int, int, int]
+Kind = Literal["person", "pet", "product", "style"]
+Framing = Literal["close", "medium", "full", "whole"]
+Whose = Literal["subject", "stranger", "unsure"]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that a row names: its path within the stage's folder, and its SHA-256."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item of a manifest.
+
+    Args:
+        id: the item's name, unique in its manifest (a photo's path within its folder; `photo#face@framing` for a crop).
+        key: hash of everything it was made from.
+        state: `kept` (goes on), `dropped` (fine, but not wanted), `failed` (could not be used).
+        reason: why it is not kept, for a person to read; empty for a kept row.
+        data: what was measured; JSON values only.
+        files: what was written, by role (`picture`, `mask`, …).
+    """
+
+    id: str
+    key: str
+    state: State = "kept"
+    reason: str = ""
+    data: Mapping[str, Value] = field(default_factory=dict)
+    files: Mapping[str, File] = field(default_factory=dict)
+
+    def with_data(self, **data: Value) -> "Row":
+        """This row with some of its data replaced or added."""
+        return replace(self, data={**self.data, **data})
+
+    def but(self, state: State, reason: str) -> "Row":
+        """This row, no longer kept, and why."""
+        return replace(self, state=state, reason=reason)
+
+
+class Record:
+    """A frozen dataclass whose fields are a row's data."""
+
+    def data(self) -> dict[str, Value]:
+        """The fields as JSON values, for `manifest.Made`."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """The record that a row holds. Raises TypeError if the row is of another kind."""
+        names = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        return cls(**{name: _tupled(value) for name, value in row.data.items() if name in names})
+
+
+@dataclass(frozen=True)
+class Photo(Record):
+    """A source photo as it is on disk.
+
+    Args:
+        path: absolute path of the person's file, only ever read.
+        digest: SHA-256 of the file's bytes.
+        width_px, height_px: of the upright picture.
+        format: Pillow's name of the format ("JPEG", "HEIF", …).
+        taken: when, as the EXIF says ("2026:03:01 12:30:00"), or empty. No other EXIF is kept.
+    """
+
+    path: str
+    digest: str
+    width_px: int
+    height_px: int
+    format: str
+    taken: str = ""
+
+
+@dataclass(frozen=True)
+class Quality(Record):
+    """What `curate` measured of a photo, inside `trim`.
+
+    Args:
+        path, digest, width_px, height_px: as in `Photo`.
+        trim: what is left of the upright photo when plain bars are cut off.
+        sharpness: variance of the Laplacian of the luma (0 to 255) at 512 px on the long side.
+        brightness: mean luma, 0 (black) to 1 (white).
+        contrast: standard deviation of the luma, 0 to 0.5.
+        phash: perceptual hash (imagehash.phash, 64 bits) of the trimmed picture, 16 hexadecimal digits.
+        duplicates: id of the group's best photo if this photo has near copies, else empty.
+    """
+
+    path: str
+    digest: str
+    width_px: int
+    height_px: int
+    trim: Box
+    sharpness: float
+    brightness: float
+    contrast: float
+    phash: str
+    duplicates: str = ""
+
+
+@dataclass(frozen=True)
+class Face(Record):
+    """A face found in a photo.
+
+    Args:
+        photo: id of the photo.
+        box: around the face, brow to chin, pixels of the upright photo.
+        confidence: the detector's own score (its scale differs by detector).
+        landmarks: (x, y) points, pixels of the upright photo: outer and inner corner of the picture's right eye, the same
+            of its left eye, base of the nose (dlib's five points).
+        descriptor: identity vector of 128 numbers (dlib's ResNet); two of one person lie under 0.6 (Euclidean).
+        yaw_deg: head yaw from the landmarks, positive when the nose points to the picture's right; about ±10.
+        whose: the subject's, a stranger's, or too unsure to say.
+    """
+
+    photo: str
+    box: Box
+    confidence: float
+    landmarks: tuple[tuple[float, float], ...]
+    descriptor: tuple[float, ...]
+    yaw_deg: float
+    whose: Whose = "unsure"
+
+
+@dataclass(frozen=True)
+class Crop(Record):
+    """A cut-out of a photo at the training size.
+
+    Args:
+        photo: id of the photo.
+        framing: how much of the subject it shows; `whole` is the whole picture (kinds without faces).
+        region: what was cut out, pixels of the upright photo.
+        width_px, height_px: of the crop.
+        face: the subject's face in the crop's own pixels, or None.
+        strangers: other people's faces that reach into the crop, in the crop's own pixels.
+        yaw_deg: of the subject's head, or None.
+    """
+
+    photo: str
+    framing: Framing
+    region: Box
+    width_px: int
+    height_px: int
+    face: Box | None = None
+    strangers: tuple[Box, ...] = ()
+    yaw_deg: float | None = None
+
+
+@dataclass(frozen=True)
+class Caption(Record):
+    """The words that a picture is trained with.
+
+    Args:
+        photo: id of the photo.
+        text: the whole caption, trigger word included.
+        source: `hand`, `measured`, `blip`, …
+    """
+
+    photo: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Checkpoint(Record):
+    """The LoRA after an epoch.
+
+    Args:
+        epoch: 1 for the first.
+        run: key of the training run.
+        trained_on: digest of the training set's manifest, which names every photo.
+        loss: mean training loss of the epoch's steps.
+        learning_rate: at the epoch's last step.
+        seconds_per_step: mean over the epoch.
+        images_seen: since the start of training.
+    """
+
+    epoch: int
+    run: str
+    trained_on: str
+    loss: float
+    learning_rate: float
+    seconds_per_step: float
+    images_seen: int
+
+
+@dataclass(frozen=True)
+class Score(Record):
+    """What speaks for and against an epoch (0 is the base model without a LoRA).
+
+    Args:
+        epoch: 0 for the base model.
+        identity_distance: median Euclidean distance of the descriptors of the faces in its pictures to the subject's; None if
+            no face was found in any, or for kinds without faces.
+        faces_found: share of its pictures in which a face was found, 0 to 1.
+        picture_distance: median distance of its pictures to the training pictures, for kinds without faces; None for a person.
+        chosen: whether this is the epoch to release.
+        reason: the sentence that says why, or why not.
+    """
+
+    epoch: int
+    identity_distance: float | None
+    faces_found: float
+    picture_distance: float | None = None
+    chosen: bool = False
+    reason: str = ""
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
