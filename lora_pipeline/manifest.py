@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -128,6 +129,38 @@ class Outcome:
     report: Report
 
 
+class Stale(Exception):
+    """Raised in place of computing while `planning`: what would be computed, and why.
+
+    Args:
+        would: item id → why (`new`, `changed`, `its file is gone or changed`).
+        gone: ids of rows whose items are no longer there.
+        total: how many items there are.
+    """
+
+    def __init__(self, would: Mapping[str, str], gone: Sequence[str], total: int) -> None:
+        super().__init__(f"{len(would)} of {total} would be computed, {len(gone)} have gone")
+        self.would, self.gone, self.total = dict(would), tuple(gone), total
+
+
+_planning: ContextVar[bool] = ContextVar("planning", default=False)
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """Within this block nothing is computed: a stage that is not up to date raises `Stale` instead."""
+    token = _planning.set(True)
+    try:
+        yield
+    finally:
+        _planning.reset(token)
+
+
+def is_planning() -> bool:
+    """Whether we are inside `planning`."""
+    return _planning.get()
+
+
 def key_of(*parts: object) -> str:
     """SHA-256 of the canonical JSON of some values: sorted names, no spaces, NaN refused; pydantic models by their fields."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
@@ -210,6 +243,7 @@ def refresh(
     digests = DigestCache(folder / f"{name}.{DIGESTS}")
 
     rows: dict[str, Row] = {}
+    why: dict[str, str] = {}
     todo: list[tuple[Item[T], str]] = []
     for item in items:
         key = key_of(item.inputs, settings, code_version)
@@ -218,7 +252,10 @@ def refresh(
             rows[item.id] = old
         else:
             todo.append((item, key))
+            why[item.id] = "new" if old is None else "changed" if old.key != key else "its file is gone or changed"
     reused = len(rows)
+    if is_planning() and (why or len(rows) < len(before.rows)):
+        raise Stale(why, sorted({row.id for row in before.rows} - rows.keys()), len(items))
 
     unforeseen: list[tuple[str, BaseException]] = []
     with journal.open("a", encoding="utf-8") as log, _pool(workers, processes, len(todo)) as pool:
@@ -237,7 +274,9 @@ def refresh(
             log.flush()
             progress(what or folder.name, done, len(todo))
     if unforeseen and len(unforeseen) == len(todo) and not reused:
-        raise PipelineError(f"{what or folder.name}: all {len(todo)} failed; the first, {unforeseen[0][0]}: {unforeseen[0][1]}") from unforeseen[0][1]
+        raise PipelineError(
+            f"{what or folder.name}: all {len(todo)} failed; the first, {unforeseen[0][0]}: {unforeseen[0][1]}"
+        ) from unforeseen[0][1]
 
     ordered = tuple(sorted(rows.values(), key=lambda row: row.id))
     if ordered != before.rows or not (folder / f"{name}{TABLE}").exists():

@@ -37,7 +37,9 @@ def open_upright(path: Path, max_megapixels: float = 200.0) -> "Image":
             opened = Image.open(path)
         with opened:
             if opened.width * opened.height > max_megapixels * 1e6:
-                raise PhotoError(f"{opened.width} × {opened.height} pixels are more than {max_megapixels:g} megapixels: a decompression bomb?")
+                raise PhotoError(
+                    f"{opened.width} × {opened.height} pixels are more than {max_megapixels:g} megapixels: a decompression bomb?"
+                )
             opened.seek(0)
             opened.load()
             picture = ImageOps.exif_transpose(opened)

@@ -78,7 +78,9 @@ def bundled_person() -> Settings:
         curate=CurateSettings(min_side_px=200),
         crop=CropSettings(size_px=128, search_px=800),
         encode=EncodeSettings(resolution_px=128, bucket_step_px=32, repeats=1),
-        fit=FitSettings(epochs=8, batch_size=4, network_dim=16, network_alpha=16, unet_lr=1e-3, lr_scheduler_num_cycles=1),
+        fit=FitSettings(
+            epochs=8, batch_size=4, network_dim=16, network_alpha=16, unet_lr=1e-3, lr_scheduler_num_cycles=1
+        ),
         grade=GradeSettings(
             prompts=(
                 "{trigger} {class}, close portrait, facing the camera, green shirt, white background",
@@ -100,7 +102,10 @@ def bundled_pet() -> Settings:
     return bundled_person().changed(
         {
             "crop": {"framings": ("whole",)},
-            "grade": {"prompts": ("a photo of {trigger} {class}", "{trigger} {class}, white background"), "seeds": (1, 2)},
+            "grade": {
+                "prompts": ("a photo of {trigger} {class}", "{trigger} {class}, white background"),
+                "seeds": (1, 2),
+            },
         },
         "bundled_pet",
     )

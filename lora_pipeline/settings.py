@@ -34,40 +34,89 @@ class Section(BaseModel):
 class BaseSettings(Section):
     """Which base model everything is trained on and drawn with."""
 
-    family: Annotated[str, Field(description="Name of the base model's family, a file in `families/`, such as sd15.")] = "sd15"
+    family: Annotated[
+        str, Field(description="Name of the base model's family, a file in `families/`, such as sd15.")
+    ] = "sd15"
     model: Annotated[
         str,
-        Field(description="A diffusers folder, a single .safetensors file, a hub id, or 'bundled' for the small model that ships here."),
+        Field(
+            description="A diffusers folder, a single .safetensors file, a hub id, or 'bundled' for the small model that ships here."
+        ),
     ] = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest. Ignored for a folder or file.")] = ""
-    vae: Annotated[str, Field(description="Another autoencoder (folder or hub id) in place of the model's own; empty for its own.")] = ""
-    licence: Annotated[str, Field(description="Licence of the base model, written into the released card.")] = "creativeml-openrail-m"
+    revision: Annotated[
+        str, Field(description="Commit of the hub id; empty for its newest. Ignored for a folder or file.")
+    ] = ""
+    vae: Annotated[
+        str, Field(description="Another autoencoder (folder or hub id) in place of the model's own; empty for its own.")
+    ] = ""
+    licence: Annotated[str, Field(description="Licence of the base model, written into the released card.")] = (
+        "creativeml-openrail-m"
+    )
 
 
 class CollectSettings(Section):
     """Which files are photos."""
 
     max_megapixels: Annotated[
-        float, Field(ge=1, le=2000, description="A picture with more pixels is refused as a decompression bomb (megapixels, 1 to 2000).")
+        float,
+        Field(
+            ge=1,
+            le=2000,
+            description="A picture with more pixels is refused as a decompression bomb (megapixels, 1 to 2000).",
+        ),
     ] = 200.0
-    subfolders: Annotated[bool, Field(description="Whether photos in folders under the photo folder are taken too.")] = True
+    subfolders: Annotated[
+        bool, Field(description="Whether photos in folders under the photo folder are taken too.")
+    ] = True
 
 
 class CurateSettings(Section):
     """Which photos are good enough, and which are copies."""
 
-    min_side_px: Annotated[int, Field(ge=0, le=16384, description="A photo whose short side, bars cut off, is shorter is dropped (pixels, 0 to 16384).")] = 256
+    min_side_px: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=16384,
+            description="A photo whose short side, bars cut off, is shorter is dropped (pixels, 0 to 16384).",
+        ),
+    ] = 256
     min_sharpness: Annotated[
-        float, Field(ge=0, le=10000, description="Variance of the Laplacian at 512 px under which a photo is dropped as blurred (0 to 10000).")
+        float,
+        Field(
+            ge=0,
+            le=10000,
+            description="Variance of the Laplacian at 512 px under which a photo is dropped as blurred (0 to 10000).",
+        ),
     ] = 20.0
-    min_brightness: Annotated[float, Field(ge=0, le=1, description="Mean luma under which a photo is dropped as too dark (0 to 1).")] = 0.06
-    max_brightness: Annotated[float, Field(ge=0, le=1, description="Mean luma over which a photo is dropped as too bright (0 to 1).")] = 0.96
-    min_contrast: Annotated[float, Field(ge=0, le=0.5, description="Standard deviation of the luma under which a photo is dropped as empty (0 to 0.5).")] = 0.03
-    trim_bars: Annotated[bool, Field(description="Whether plain bars at the edges (letterbox, frame) are cut off.")] = True
+    min_brightness: Annotated[
+        float, Field(ge=0, le=1, description="Mean luma under which a photo is dropped as too dark (0 to 1).")
+    ] = 0.06
+    max_brightness: Annotated[
+        float, Field(ge=0, le=1, description="Mean luma over which a photo is dropped as too bright (0 to 1).")
+    ] = 0.96
+    min_contrast: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.5,
+            description="Standard deviation of the luma under which a photo is dropped as empty (0 to 0.5).",
+        ),
+    ] = 0.03
+    trim_bars: Annotated[bool, Field(description="Whether plain bars at the edges (letterbox, frame) are cut off.")] = (
+        True
+    )
     duplicate_distance: Annotated[
-        int, Field(ge=0, le=32, description="Perceptual hashes that differ in at most so many of their 64 bits are copies (bits, 0 to 32).")
+        int,
+        Field(
+            ge=0,
+            le=32,
+            description="Perceptual hashes that differ in at most so many of their 64 bits are copies (bits, 0 to 32).",
+        ),
     ] = 8
-    keep_duplicates: Annotated[bool, Field(description="Whether all copies are kept; otherwise only the best of each group.")] = False
+    keep_duplicates: Annotated[
+        bool, Field(description="Whether all copies are kept; otherwise only the best of each group.")
+    ] = False
 
 
 class CropSettings(Section):
@@ -75,44 +124,99 @@ class CropSettings(Section):
 
     detector: Annotated[
         Literal["dlib_hog", "dlib_cnn", "yolo"],
-        Field(description="Face detector: dlib_hog (CPU, ships), dlib_cnn (slow on a CPU, finds turned and half faces) or yolo (GPU, needs weights)."),
+        Field(
+            description="Face detector: dlib_hog (CPU, ships), dlib_cnn (slow on a CPU, finds turned and half faces) or yolo (GPU, needs weights)."
+        ),
     ] = "dlib_hog"
     yolo_weights: Annotated[str, Field(description="Weights file for the yolo detector, such as face_yolov8n.pt.")] = ""
     search_px: Annotated[
-        int, Field(ge=256, le=4096, description="Faces are searched for in the photo at this size of its long side (pixels, 256 to 4096).")
+        int,
+        Field(
+            ge=256,
+            le=4096,
+            description="Faces are searched for in the photo at this size of its long side (pixels, 256 to 4096).",
+        ),
     ] = 1024
-    min_face_px: Annotated[int, Field(ge=8, le=2048, description="Faces of the subject smaller than this in the photo make no crop (pixels, 8 to 2048).")] = 48
+    min_face_px: Annotated[
+        int,
+        Field(
+            ge=8,
+            le=2048,
+            description="Faces of the subject smaller than this in the photo make no crop (pixels, 8 to 2048).",
+        ),
+    ] = 48
     same_person_distance: Annotated[
-        float, Field(gt=0, le=1.5, description="Descriptors nearer than this are one person (Euclidean, 0 to 1.5; the library's own is 0.6).")
+        float,
+        Field(
+            gt=0,
+            le=1.5,
+            description="Descriptors nearer than this are one person (Euclidean, 0 to 1.5; the library's own is 0.6).",
+        ),
     ] = 0.6
-    size_px: Annotated[int, Field(ge=64, le=2048, multiple_of=8, description="Side of the square crops: the training size (pixels, 64 to 2048).")] = 512
+    size_px: Annotated[
+        int,
+        Field(
+            ge=64,
+            le=2048,
+            multiple_of=8,
+            description="Side of the square crops: the training size (pixels, 64 to 2048).",
+        ),
+    ] = 512
     framings: Annotated[
         tuple[Literal["close", "medium", "full", "whole"], ...],
-        Field(min_length=1, description="How much of the subject a crop shows: close (head), medium (chest), full (as much as there is), whole (all of it)."),
+        Field(
+            min_length=1,
+            description="How much of the subject a crop shows: close (head), medium (chest), full (as much as there is), whole (all of it).",
+        ),
     ] = ("close", "medium", "full")
     off_centre: Annotated[
-        float, Field(ge=0, le=0.3, description="How far the subject is moved from the crop's centre, as a share of its side (0 to 0.3).")
+        float,
+        Field(
+            ge=0,
+            le=0.3,
+            description="How far the subject is moved from the crop's centre, as a share of its side (0 to 0.3).",
+        ),
     ] = 0.0
     max_enlargement: Annotated[
-        float, Field(ge=1, le=8, description="A crop that would have to be enlarged more than this is not made (factor, 1 to 8).")
+        float,
+        Field(
+            ge=1, le=8, description="A crop that would have to be enlarged more than this is not made (factor, 1 to 8)."
+        ),
     ] = 1.5
 
 
 class ConcealSettings(Section):
     """How other people's faces are hidden."""
 
-    method: Annotated[Literal["gaussian", "pixelate", "solid"], Field(description="What a stranger's face is covered with.")] = "gaussian"
-    margin: Annotated[float, Field(ge=0, le=1, description="How far the cover reaches beyond the face's box, as a share of its side (0 to 1).")] = 0.25
+    method: Annotated[
+        Literal["gaussian", "pixelate", "solid"], Field(description="What a stranger's face is covered with.")
+    ] = "gaussian"
+    margin: Annotated[
+        float,
+        Field(
+            ge=0, le=1, description="How far the cover reaches beyond the face's box, as a share of its side (0 to 1)."
+        ),
+    ] = 0.25
     strength: Annotated[
-        float, Field(gt=0, le=1, description="Blur radius or pixel size as a share of the face's side (0 to 1); a solid cover ignores it.")
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="Blur radius or pixel size as a share of the face's side (0 to 1); a solid cover ignores it.",
+        ),
     ] = 0.3
 
 
 class DescribeSettings(Section):
     """Who writes the captions, and in which shape."""
 
-    captioner: Annotated[Literal["measured", "blip"], Field(description="measured (no model: framing, head angle, colours, light) or blip.")] = "measured"
-    blip_model: Annotated[str, Field(description="Folder or hub id of the BLIP weights.")] = "Salesforce/blip-image-captioning-base"
+    captioner: Annotated[
+        Literal["measured", "blip"],
+        Field(description="measured (no model: framing, head angle, colours, light) or blip."),
+    ] = "measured"
+    blip_model: Annotated[str, Field(description="Folder or hub id of the BLIP weights.")] = (
+        "Salesforce/blip-image-captioning-base"
+    )
     blip_revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest.")] = ""
     max_words: Annotated[int, Field(ge=3, le=200, description="A caption is cut after so many words (3 to 200).")] = 60
 
@@ -120,73 +224,145 @@ class DescribeSettings(Section):
 class EncodeSettings(Section):
     """Sizes and repeats of the training pictures."""
 
-    resolution_px: Annotated[int, Field(ge=64, le=2048, multiple_of=8, description="Training size: the side of a square of a bucket's area (pixels, 64 to 2048).")] = 512
-    bucket_step_px: Annotated[int, Field(ge=8, le=256, multiple_of=8, description="Sides of buckets are multiples of this (pixels, 8 to 256).")] = 64
-    repeats: Annotated[int, Field(ge=1, le=1000, description="How often each picture is seen in an epoch (1 to 1000).")] = 10
+    resolution_px: Annotated[
+        int,
+        Field(
+            ge=64,
+            le=2048,
+            multiple_of=8,
+            description="Training size: the side of a square of a bucket's area (pixels, 64 to 2048).",
+        ),
+    ] = 512
+    bucket_step_px: Annotated[
+        int,
+        Field(ge=8, le=256, multiple_of=8, description="Sides of buckets are multiples of this (pixels, 8 to 256)."),
+    ] = 64
+    repeats: Annotated[
+        int, Field(ge=1, le=1000, description="How often each picture is seen in an epoch (1 to 1000).")
+    ] = 10
     flip: Annotated[bool, Field(description="Whether each picture is also seen mirrored, its mask too.")] = False
 
 
 class FitSettings(Section):
     """The training run."""
 
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of the noise, the timesteps, the order and the LoRA's first weights.")] = 42
+    seed: Annotated[
+        int,
+        Field(
+            ge=0, le=2**31 - 1, description="Seed of the noise, the timesteps, the order and the LoRA's first weights."
+        ),
+    ] = 42
     epochs: Annotated[int, Field(ge=1, le=1000, description="Epochs; each leaves a LoRA file (1 to 1000).")] = 10
     batch_size: Annotated[int, Field(ge=1, le=256, description="Pictures a step (1 to 256).")] = 2
     network_dim: Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA (1 to 1024).")] = 32
-    network_alpha: Annotated[float, Field(gt=0, le=1024, description="The LoRA's output is scaled by alpha / dim (0 to 1024).")] = 16.0
+    network_alpha: Annotated[
+        float, Field(gt=0, le=1024, description="The LoRA's output is scaled by alpha / dim (0 to 1024).")
+    ] = 16.0
     unet_lr: Annotated[float, Field(gt=0, le=1, description="Learning rate of the denoiser's LoRA (0 to 1).")] = 1e-4
     lr_scheduler: Annotated[
-        Literal["constant", "cosine", "cosine_with_restarts"], Field(description="Course of the learning rate over the run.")
+        Literal["constant", "cosine", "cosine_with_restarts"],
+        Field(description="Course of the learning rate over the run."),
     ] = "cosine_with_restarts"
-    lr_scheduler_num_cycles: Annotated[int, Field(ge=1, le=100, description="Cycles of cosine_with_restarts (1 to 100).")] = 3
-    lr_warmup_steps: Annotated[int, Field(ge=0, le=100000, description="Steps over which the learning rate rises from 0 (0 to 100000).")] = 0
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="AdamW's weight decay (0 to 1).")] = 0.01
-    max_grad_norm: Annotated[float, Field(ge=0, le=1000, description="Gradients are clipped to this norm; 0 is never (0 to 1000).")] = 1.0
-    min_snr_gamma: Annotated[float, Field(ge=0, le=100, description="Gamma of the min-SNR loss weight; 0 is no weight (0 to 100).")] = 5.0
-    noise_offset: Annotated[float, Field(ge=0, le=1, description="Strength of the noise offset; 0 is none (0 to 1).")] = 0.0
-    masked_loss: Annotated[bool, Field(description="Whether hidden faces are kept out of the loss.")] = True
-    gradient_checkpointing: Annotated[bool, Field(description="Whether memory is saved by computing activations twice.")] = False
-    mixed_precision: Annotated[Literal["no", "bf16", "fp16"], Field(description="Number format of the forward pass; no is float32.")] = "no"
-    state_every_steps: Annotated[
-        int, Field(ge=0, le=100000, description="Steps between saves of the state from which an interrupted run continues; 0 is at epochs only (0 to 100000).")
+    lr_scheduler_num_cycles: Annotated[
+        int, Field(ge=1, le=100, description="Cycles of cosine_with_restarts (1 to 100).")
+    ] = 3
+    lr_warmup_steps: Annotated[
+        int, Field(ge=0, le=100000, description="Steps over which the learning rate rises from 0 (0 to 100000).")
     ] = 0
-    sample_prompt: Annotated[str, Field(description="Prompt of the sample picture of each epoch; {trigger} and {class} are filled in. Empty is none.")] = "a photo of {trigger} {class}"
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="AdamW's weight decay (0 to 1).")] = 0.01
+    max_grad_norm: Annotated[
+        float, Field(ge=0, le=1000, description="Gradients are clipped to this norm; 0 is never (0 to 1000).")
+    ] = 1.0
+    min_snr_gamma: Annotated[
+        float, Field(ge=0, le=100, description="Gamma of the min-SNR loss weight; 0 is no weight (0 to 100).")
+    ] = 5.0
+    noise_offset: Annotated[
+        float, Field(ge=0, le=1, description="Strength of the noise offset; 0 is none (0 to 1).")
+    ] = 0.0
+    masked_loss: Annotated[bool, Field(description="Whether hidden faces are kept out of the loss.")] = True
+    gradient_checkpointing: Annotated[
+        bool, Field(description="Whether memory is saved by computing activations twice.")
+    ] = False
+    mixed_precision: Annotated[
+        Literal["no", "bf16", "fp16"], Field(description="Number format of the forward pass; no is float32.")
+    ] = "no"
+    state_every_steps: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100000,
+            description="Steps between saves of the state from which an interrupted run continues; 0 is at epochs only (0 to 100000).",
+        ),
+    ] = 0
+    sample_prompt: Annotated[
+        str,
+        Field(
+            description="Prompt of the sample picture of each epoch; {trigger} and {class} are filled in. Empty is none."
+        ),
+    ] = "a photo of {trigger} {class}"
 
 
 class GradeSettings(Section):
     """The validation pictures and how they are judged."""
 
     prompts: Annotated[
-        tuple[str, ...], Field(min_length=1, max_length=64, description="Validation prompts; {trigger} and {class} are filled in (1 to 64).")
+        tuple[str, ...],
+        Field(
+            min_length=1,
+            max_length=64,
+            description="Validation prompts; {trigger} and {class} are filled in (1 to 64).",
+        ),
     ] = (
         "a photo of {trigger} {class}, close portrait, facing the camera",
         "a photo of {trigger} {class}, medium shot, wearing a red shirt",
         "a photo of {trigger} {class}, full body, on a beach",
         "an oil painting of {trigger} {class}",
     )
-    negative_prompt: Annotated[str, Field(description="What the pictures are drawn away from; empty is the unconditional prompt.")] = ""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1, max_length=64, description="A picture a prompt is drawn from each seed (1 to 64 seeds).")] = (1, 2)
+    negative_prompt: Annotated[
+        str, Field(description="What the pictures are drawn away from; empty is the unconditional prompt.")
+    ] = ""
+    seeds: Annotated[
+        tuple[int, ...],
+        Field(min_length=1, max_length=64, description="A picture a prompt is drawn from each seed (1 to 64 seeds)."),
+    ] = (1, 2)
     sampling_steps: Annotated[int, Field(ge=1, le=200, description="Denoising steps a picture (1 to 200).")] = 25
-    guidance_scale: Annotated[float, Field(ge=1, le=30, description="Classifier-free guidance; 1 is none (1 to 30).")] = 7.0
-    size_px: Annotated[int, Field(ge=64, le=2048, multiple_of=8, description="Side of the square validation pictures (pixels, 64 to 2048).")] = 512
+    guidance_scale: Annotated[
+        float, Field(ge=1, le=30, description="Classifier-free guidance; 1 is none (1 to 30).")
+    ] = 7.0
+    size_px: Annotated[
+        int,
+        Field(
+            ge=64, le=2048, multiple_of=8, description="Side of the square validation pictures (pixels, 64 to 2048)."
+        ),
+    ] = 512
     batch_size: Annotated[int, Field(ge=1, le=64, description="Pictures drawn at once (1 to 64).")] = 4
     overfit_tolerance: Annotated[
-        float, Field(ge=0, le=1, description="A later epoch must be nearer to the subject by at least this distance to be preferred to an earlier one (0 to 1).")
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="A later epoch must be nearer to the subject by at least this distance to be preferred to an earlier one (0 to 1).",
+        ),
     ] = 0.02
 
 
 class PublishSettings(Section):
     """The released file."""
 
-    precision: Annotated[Literal["fp32", "fp16", "bf16"], Field(description="Number format of the released LoRA.")] = "fp16"
+    precision: Annotated[Literal["fp32", "fp16", "bf16"], Field(description="Number format of the released LoRA.")] = (
+        "fp16"
+    )
 
 
 class CheckSettings(Section):
     """Where the asset checks stop a run."""
 
-    min_photos: Annotated[int, Field(ge=1, le=100000, description="Kept photos under which training is pointless (1 to 100000).")] = 5
+    min_photos: Annotated[
+        int, Field(ge=1, le=100000, description="Kept photos under which training is pointless (1 to 100000).")
+    ] = 5
     min_subject_share: Annotated[
-        float, Field(ge=0, le=1, description="Share of kept photos that must show the subject's face, for a person (0 to 1).")
+        float,
+        Field(ge=0, le=1, description="Share of kept photos that must show the subject's face, for a person (0 to 1)."),
     ] = 0.5
 
 

@@ -39,6 +39,19 @@ class Store:
         return self.data / "work" / name / stage
 
 
+def default_home() -> Path:
+    """The folder that holds `data/`: `LORA_PIPELINE_HOME`, else the checkout that this package is imported from, else the current one."""
+    if named := os.environ.get("LORA_PIPELINE_HOME"):
+        return Path(named).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "workspace.yaml").exists() else Path.cwd()
+
+
+def default_store() -> Store:
+    """The store of `default_home`."""
+    return Store(default_home() / "data")
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends well, what was written is renamed to `path`.
@@ -77,7 +90,9 @@ def digest_file(path: Path) -> str:
 def digest_tree(folder: Path) -> str:
     """One SHA-256 over the names and bytes of all files under a folder (a model's folder, for one)."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest_bytes(json.dumps([(path.relative_to(folder).as_posix(), digest_file(path)) for path in files]).encode())
+    return digest_bytes(
+        json.dumps([(path.relative_to(folder).as_posix(), digest_file(path)) for path in files]).encode()
+    )
 
 
 class DigestCache:

@@ -21,7 +21,9 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 class Consent(Section):
     """A person's word that their photos may be used for this."""
 
-    given_by: Annotated[str, Field(min_length=1, description="Who agreed: the person shown, or who may agree for them.")]
+    given_by: Annotated[
+        str, Field(min_length=1, description="Who agreed: the person shown, or who may agree for them.")
+    ]
     given_on: Annotated[datetime.date, Field(description="The day on which they agreed (YYYY-MM-DD).")]
     scope: Annotated[str, Field(min_length=1, description="What they agreed to, in a sentence.")]
 
@@ -31,13 +33,28 @@ class Subject(Section):
 
     name: Annotated[str, Field(description="The folder's name, and the partition's.")]
     kind: Annotated[Kind, Field(description="person, pet, product or style.")]
-    photos: Annotated[Path, Field(description="Folder of photos, only ever read; a relative one is under the subject's folder.")]
-    trigger: Annotated[str, Field(min_length=1, description="Trigger word: the made-up word that will mean this subject.")]
-    class_word: Annotated[str, Field(alias="class", min_length=1, description="Class word: the common word for its like, such as woman or dog.")]
+    photos: Annotated[
+        Path, Field(description="Folder of photos, only ever read; a relative one is under the subject's folder.")
+    ]
+    trigger: Annotated[
+        str, Field(min_length=1, description="Trigger word: the made-up word that will mean this subject.")
+    ]
+    class_word: Annotated[
+        str,
+        Field(
+            alias="class", min_length=1, description="Class word: the common word for its like, such as woman or dog."
+        ),
+    ]
     recipe: Annotated[str, Field(description="Name of the recipe to start from.")]
-    reference: Annotated[Path | None, Field(description="A photo that shows the subject alone, to know its face by.")] = None
-    consent: Annotated[Consent | None, Field(description="For a person: who agreed, when, to what. Without it nothing is trained.")] = None
-    settings: Annotated[dict[str, dict[str, Any]], Field(description="Changes to the recipe: section, field, value.")] = {}
+    reference: Annotated[
+        Path | None, Field(description="A photo that shows the subject alone, to know its face by.")
+    ] = None
+    consent: Annotated[
+        Consent | None, Field(description="For a person: who agreed, when, to what. Without it nothing is trained.")
+    ] = None
+    settings: Annotated[
+        dict[str, dict[str, Any]], Field(description="Changes to the recipe: section, field, value.")
+    ] = {}
 
     @field_validator("name")
     @classmethod
@@ -61,7 +78,9 @@ def load(store: Store, name: str) -> Subject:
     file = folder / FILE
     if not file.exists():
         there = ", ".join(names(store)) or "none yet"
-        raise SubjectError(f"there is no subject '{name}' ({file} is missing); there are: {there}. `lora-pipeline new {name} --photos FOLDER` makes one.")
+        raise SubjectError(
+            f"there is no subject '{name}' ({file} is missing); there are: {there}. `lora-pipeline new {name} --photos FOLDER` makes one."
+        )
     try:
         tree: object = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

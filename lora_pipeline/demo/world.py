@@ -46,6 +46,7 @@ __all__ = [
     "phrases_for",
     "random_identity",
     "random_scene",
+    "truth_of",
 ]
 
 ClassWord: TypeAlias = Literal["woman", "man"]
@@ -686,22 +687,15 @@ def _truth(at: _Place, is_subject: bool) -> FaceTruth:
     return FaceTruth(at.person, box, is_subject)
 
 
-def draw(identity: Identity, scene: Scene, oversample: int | None = None) -> Drawing:
-    """The picture of `identity` in `scene`.
-
-    `oversample` (1..4) is how many times larger it is drawn before it is averaged down; left out, 3 for small pictures and 2
-    for large ones.
-    """
+def _places(identity: Identity, scene: Scene) -> tuple[_Place, ...]:
+    """Where everybody stands, the subject first."""
     width, height = scene.size_px
     short = min(width, height)
-    times = oversample or (3 if short <= 256 else 2)
-    canvas = Canvas(width, height, times, BACKGROUND_COLOURS[scene.background_colour])
-    _background(canvas, scene)
     unit = short * HALF_FACE[scene.framing] * scene.zoom
     usual = {"close": 0.47, "medium": 0.36, "full": 0.14}[scene.framing]
     main = _Place(identity, scene, width / 2 + scene.offset_x * short, height * usual + scene.offset_y * short, unit)
     rng = np.random.default_rng(scene.pattern_seed + 2)
-    places: list[_Place] = []
+    places = [main]
     for other, side in zip(scene.others, (-1, 1), strict=False):
         theirs = replace(
             scene,
@@ -712,10 +706,29 @@ def draw(identity: Identity, scene: Scene, oversample: int | None = None) -> Dra
             expression="smile",
         )
         size = unit * float(rng.uniform(0.82, 0.95))
-        places.append(_Place(other, theirs, main.x + side * unit * 2.75, main.y + unit * float(rng.uniform(-0.1, 0.35)), size))
-    for at in (*places, main):
+        down = float(rng.uniform(-0.1, 0.35))
+        places.append(_Place(other, theirs, main.x + side * unit * 2.75, main.y + unit * down, size))
+    return tuple(places)
+
+
+def truth_of(identity: Identity, scene: Scene) -> tuple[FaceTruth, ...]:
+    """The faces that `draw` would draw, without drawing them."""
+    return tuple(_truth(at, number == 0) for number, at in enumerate(_places(identity, scene)))
+
+
+def draw(identity: Identity, scene: Scene, oversample: int | None = None) -> Drawing:
+    """The picture of `identity` in `scene`.
+
+    `oversample` (1..4) is how many times larger it is drawn before it is averaged down; left out, 3 for small pictures and 2
+    for large ones.
+    """
+    width, height = scene.size_px
+    times = oversample or (3 if min(width, height) <= 256 else 2)
+    canvas = Canvas(width, height, times, BACKGROUND_COLOURS[scene.background_colour])
+    _background(canvas, scene)
+    places = _places(identity, scene)
+    for at in (*places[1:], places[0]):
         _hair_behind(canvas, at)
         _neck_and_body(canvas, at)
         _head(canvas, at)
-    faces = (_truth(main, True), *(_truth(at, False) for at in places))
-    return Drawing(_lit(canvas.finished(), scene), identity, scene, faces)
+    return Drawing(_lit(canvas.finished(), scene), identity, scene, truth_of(identity, scene))

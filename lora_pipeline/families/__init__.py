@@ -1,0 +1,31 @@
+"""Plugs: one file a base-model family, behind the protocol in `protocol.py`. Nothing heavy is imported before it is needed."""
+
+from lora_pipeline.errors import SettingsError
+from lora_pipeline.families.protocol import Conditioning, Family, NoiseSchedule, PictureEncoder, PredictionKind, TextEncoder
+from lora_pipeline.families.sd15 import StableDiffusion15
+from lora_pipeline.families.weights import base_path
+
+__all__ = [
+    "FAMILIES",
+    "Conditioning",
+    "Family",
+    "NoiseSchedule",
+    "PictureEncoder",
+    "PredictionKind",
+    "TextEncoder",
+    "base_path",
+    "family",
+]
+
+FAMILIES: dict[str, Family] = {one.name: one for one in (StableDiffusion15(),)}
+
+
+def family(name: str) -> Family:
+    """The family of that name. Raises SettingsError with the nearest name."""
+    if name not in FAMILIES:
+        import difflib
+
+        near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FAMILIES)}"
+        raise SettingsError(f"base.family: there is no family '{name}'; {hint}")
+    return FAMILIES[name]

@@ -1,0 +1,92 @@
+"""`lora_checkpoints`, and `epoch_checkpoint`: each epoch, in the UI while training still runs."""
+
+from typing import Any
+
+import dagster as dg
+
+from lora_pipeline import flow
+from lora_pipeline.assets.checks import FINITE, LOADS, checkpoint_loads, finite_loss
+from lora_pipeline.assets.partitions import subject_epochs
+from lora_pipeline.assets.report import picture, table
+from lora_pipeline.assets.stage import Shown, stage
+from lora_pipeline.flow import Outcome, Work
+from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Checkpoint, Row
+
+epoch_checkpoint = dg.AssetSpec(
+    "epoch_checkpoint",
+    deps=["training_set"],
+    partitions_def=subject_epochs,
+    group_name="gpu",
+    kinds={"torch"},
+    description="The LoRA after one epoch of one subject. Written by `lora_checkpoints`, epoch by epoch, while it trains.",
+)
+
+
+def _train(work: Work, context: dg.AssetExecutionContext) -> Outcome:
+    def on_report(report: flow.StepReport | flow.EpochReport) -> None:
+        if isinstance(report, flow.EpochReport):
+            show_epoch(context, work.subject.name, report)
+
+    return flow.fit(work, on_report)
+
+
+def show_epoch(context: dg.AssetExecutionContext, subject: str, report: flow.EpochReport) -> None:
+    """Log an epoch as a materialization of `epoch_checkpoint`, so that the curve can be watched while training runs."""
+    epoch = f"{report.checkpoint.epoch:04d}"
+    context.instance.add_dynamic_partitions("epoch", [epoch])
+    context.log_event(
+        dg.AssetMaterialization(
+            "epoch_checkpoint",
+            partition=dg.MultiPartitionKey({"subject": subject, "epoch": epoch}),
+            metadata=_epoch_metadata(report),
+            tags={"dagster/data_version": report.digest, "dagster/data_version_is_user_provided": "true"},
+        )
+    )
+
+
+def _epoch_metadata(report: flow.EpochReport) -> dict[str, Any]:
+    checkpoint = report.checkpoint
+    shown: dict[str, Any] = {
+        "loss": checkpoint.loss,
+        "learning rate": checkpoint.learning_rate,
+        "seconds a step": checkpoint.seconds_per_step,
+        "images seen": checkpoint.images_seen,
+        "LoRA file": dg.MetadataValue.path(str(report.file)),
+        "training run": checkpoint.run,
+        "trained on (manifest digest)": checkpoint.trained_on,
+        "trained on (manifest)": dg.MetadataValue.path(str(report.file.parent / "trained_on.parquet")),
+    }
+    if report.sample is not None:
+        shown["sample"] = picture(report.sample, f"sample of epoch {checkpoint.epoch}")
+    return shown
+
+
+@stage("lora_checkpoints", after=["training_set"], gpu=True, checks=[FINITE, LOADS], run=_train)
+def lora_checkpoints(work: Work, outcome: Outcome) -> Shown:
+    """A LoRA file an epoch, with its loss. Trained in a process of its own; continued where it was interrupted."""
+    made = outcome.manifest
+    epochs = [(row, Checkpoint.of(row)) for row in made.kept]
+    columns = ("epoch", "loss", "learning rate", "seconds a step", "images seen", "file")
+    rows = [_line(made, row, checkpoint) for row, checkpoint in epochs]
+    shown: dict[str, Any] = {"epochs": table(columns, rows)}
+    if epochs:
+        last = epochs[-1][1]
+        shown |= {
+            "loss": last.loss,
+            "loss curve": picture(made.path(epochs[-1][0], "lora").parent / "loss.png", "loss curve"),
+            "training run": last.run,
+            "trained on (manifest digest)": last.trained_on,
+        }
+    return shown, [finite_loss([checkpoint.loss for _, checkpoint in epochs]), checkpoint_loads(made)]
+
+
+def _line(made: Manifest, row: Row, checkpoint: Checkpoint) -> tuple[object, ...]:
+    return (
+        checkpoint.epoch,
+        f"{checkpoint.loss:.4f}",
+        f"{checkpoint.learning_rate:.2e}",
+        f"{checkpoint.seconds_per_step:.2f}",
+        checkpoint.images_seen,
+        made.path(row, "lora"),
+    )

@@ -1,0 +1,153 @@
+"""The terminal: arguments → settings → call. It decides nothing."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lora_pipeline.errors import PipelineError, SettingsError
+from lora_pipeline.store import Store, default_store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="From a heap of photos of one subject to a LoRA you would put your name to.",
+)
+
+Home = Annotated[
+    Path | None, typer.Option(help="Folder that holds data/. Default: LORA_PIPELINE_HOME, or the checkout.")
+]
+Change = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting for this run: section.field=value. May be repeated."),
+]
+
+
+def _store(home: Path | None) -> Store:
+    return default_store() if home is None else Store(home.expanduser().resolve() / "data")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the subject: small letters, digits, - and _.")],
+    photos: Annotated[Path, typer.Option(help="Folder of photos. It is only ever read.")],
+    kind: Annotated[str, typer.Option(help="person, pet, product or style.")],
+    trigger: Annotated[str, typer.Option(help="Trigger word: a made-up word that will mean this subject.")],
+    class_word: Annotated[
+        str, typer.Option("--class", help="Class word: the common word for its like, such as woman or dog.")
+    ],
+    recipe: Annotated[str, typer.Option(help="Recipe to start from.")] = "sd15_person",
+    reference: Annotated[
+        Path | None, typer.Option(help="A photo that shows the subject alone, to know its face by.")
+    ] = None,
+    consent: Annotated[
+        str,
+        typer.Option(help="For a person, who agreed, when, to what: 'Jane Doe, 2026-11-01, a LoRA for her own use'."),
+    ] = "",
+    home: Home = None,
+) -> None:
+    """Make a new subject."""
+    from pydantic import ValidationError
+
+    from lora_pipeline.settings import sentences
+    from lora_pipeline.subject import Subject
+    from lora_pipeline.subject import new as write
+
+    given: dict[str, Any] = {"name": name, "kind": kind, "trigger": trigger, "class": class_word, "recipe": recipe}
+    given |= {"photos": photos.expanduser().resolve(), "reference": reference and reference.expanduser().resolve()}
+    if consent:
+        parts = [part.strip() for part in consent.split(",", 2)]
+        if len(parts) < 3:
+            raise SettingsError(
+                "--consent: say who agreed, when and to what, with commas: 'Jane Doe, 2026-11-01, a LoRA for her own use'"
+            )
+        given["consent"] = dict(zip(("given_by", "given_on", "scope"), parts, strict=True))
+    try:
+        subject = Subject.model_validate(given)
+    except ValidationError as error:
+        raise SettingsError(sentences(error)) from None
+    print(f"made {write(_store(home), subject)}")
+    if subject.kind == "person" and subject.consent is None:
+        print("No consent is recorded yet: fill in `consent` there. Without it nothing is trained.")
+    print(f"next: lora-pipeline run {name}")
+
+
+@app.command()
+def run(name: str, changes: Change = None, home: Home = None, verbose: bool = False) -> None:
+    """Take a subject from its photos to its LoRA, computing only what changed."""
+    _run(_store(home), name, changes or [], verbose)
+
+
+@app.command()
+def demo(home: Home = None, verbose: bool = False) -> None:
+    """Draw the bundled subject's photos, if they are not there, and run."""
+    from lora_pipeline.demo.bundled import bundle
+
+    store = _store(home)
+    _run(store, bundle(store), [], verbose)
+
+
+def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
+    from lora_pipeline.changes import by_asset
+    from lora_pipeline.flow import work
+    from lora_pipeline.summary import summary
+
+    asked = by_asset(work(store, name).settings, changes)
+    from lora_pipeline.assets.launch import run as launch
+
+    good, reports, faults = launch(store, name, asked, verbose)
+    print(summary(work(store, name), reports, faults))
+    if not good:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(name: str, home: Home = None) -> None:
+    """What is fresh, what is stale and why, what each stage kept and dropped."""
+    from lora_pipeline import flow
+    from lora_pipeline.summary import standing
+
+    print(standing(flow.status(flow.work(_store(home), name))))
+
+
+@app.command()
+def lineage(
+    name: Annotated[str, typer.Argument(help="The subject.")],
+    of: Annotated[
+        str,
+        typer.Argument(
+            help="An epoch, a LoRA file or a grid picture (which photos made it?), or a photo (what did it go into?)."
+        ),
+    ],
+    home: Home = None,
+) -> None:
+    """Which photos made this, or what this photo went into."""
+    from lora_pipeline.lineage import ask
+
+    print("\n".join(ask(_store(home), name, of)))
+
+
+@app.command()
+def settings(recipe: Annotated[str, typer.Argument(help="A recipe.")] = "sd15_person") -> None:
+    """Every setting with its value in a recipe, its sentence, unit and range."""
+    from lora_pipeline.summary import all_settings
+
+    print(all_settings(recipe))
+
+
+@app.command()
+def ui(home: Home = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """The Dagster UI on 127.0.0.1."""
+    from lora_pipeline.assets.launch import ui as serve
+
+    raise typer.Exit(serve(_store(home), port))
+
+
+def main() -> None:
+    """The command `lora-pipeline`. A person's mistake is told in words, without a stack trace."""
+    try:
+        app()
+    except PipelineError as error:
+        print(f"lora-pipeline: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,192 @@
+"""Trains the base model's denoiser and text encoder on latents of drawn strangers.
+
+Captions are cut and shuffled as people write them: phrases missing, in another order, with and without a name. Half of the
+names are made up on the spot, so that to the finished base an unseen trigger word means "some person", which is what a LoRA
+starts from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from lora_pipeline.demo.architecture import (
+    new_autoencoder,
+    new_denoiser,
+    new_scheduler,
+    new_text_encoder,
+    new_tokenizer,
+    save_pipeline,
+)
+from lora_pipeline.demo.strangers import read_shards
+
+BATCH: Final = 32
+PEAK_RATE: Final = 6e-4
+EMA: Final = 0.9990
+SNR_CAP: Final = 5.0
+SAVE_EVERY: Final = 250
+DROP_PHRASE: Final = 0.18
+DROP_CAPTION: Final = 0.1
+
+
+def made_up_name(rng: np.random.Generator) -> str:
+    """A name that means nobody: "ohwx", "sks", or letters and digits such as "jx265"."""
+    if rng.random() < 0.25:
+        return str(rng.choice(("ohwx", "sks", "zwx", "tok")))
+    letters = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), int(rng.integers(1, 6))))
+    digits = "".join(rng.choice(list("0123456789"), int(rng.integers(0, 4))))
+    return letters + digits
+
+
+def training_caption(class_word: str, phrases: Sequence[str], rng: np.random.Generator) -> str:
+    """One way of saying what is in a picture."""
+    if rng.random() < DROP_CAPTION:
+        return ""
+    first = class_word
+    if rng.random() < 0.5:
+        first = f"{made_up_name(rng)} {first}"
+    said = rng.random()
+    if said < 0.25:
+        first = f"a photo of {'a ' if first == class_word else ''}{first}"
+    elif said < 0.35:
+        first = f"photo of {first}"
+    kept = [phrase for phrase in phrases if rng.random() >= DROP_PHRASE]
+    if rng.random() < 0.5:
+        rng.shuffle(kept)
+    return ", ".join((first, *kept))
+
+
+def encode_strangers(state: Path, shards: Sequence[Path]) -> float:
+    """Writes each shard's latents (N x 12 x 16 x 16, float16, unscaled) beside it and gives back 1 / their spread."""
+    import torch
+
+    model: Any = new_autoencoder()
+    model.load_state_dict(torch.load(state / "autoencoder_average.pt", weights_only=True))
+    model.eval().to(memory_format=torch.channels_last)
+    first: Any = None
+    for shard in shards:
+        path = shard.with_name(shard.name.replace("strangers", "latents").replace(".npz", ".npy"))
+        if not path.exists():
+            pictures = read_shards([shard]).pictures
+            latents: list[Any] = []
+            with torch.no_grad():
+                for start in range(0, len(pictures), 50):
+                    batch = torch.from_numpy(pictures[start : start + 50]).permute(0, 3, 1, 2).float() / 127.5 - 1
+                    batch = batch.contiguous(memory_format=torch.channels_last)
+                    latents.append(model.encode(batch).latent_dist.mean)
+            aside = path.with_suffix(".part.npy")
+            np.save(aside, torch.cat(latents).half().numpy())
+            aside.rename(path)
+            print(path.name, flush=True)
+        if first is None:
+            first = np.load(path).astype(np.float32)
+    return round(float(1 / first.std()), 4)
+
+
+def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
+    """Trains up to `steps`, resuming what `state` holds; gives back the averaged weights' file."""
+    import torch
+    import torch.nn.functional as F
+
+    shards = sorted((state / "strangers").glob("strangers-???.npz"))
+    scaling = encode_strangers(state, shards)
+    told = [(w, p) for shard in shards for w, p in _captions(shard)]
+    latents = np.concatenate([np.load(s.with_name(s.name.replace("strangers", "latents").replace(".npz", ".npy"))) for s in shards])
+    print(f"{len(told)} latents, scaling {scaling}", flush=True)
+
+    torch.manual_seed(0)
+    tokenizer = new_tokenizer()
+    parts: Any = torch.nn.ModuleDict({"text": new_text_encoder(tokenizer), "unet": new_denoiser()})
+    parts["unet"].to(memory_format=torch.channels_last)
+    average: Any = copy.deepcopy(parts).requires_grad_(False)
+    scheduler = new_scheduler()
+    kept_signal: Any = scheduler.alphas_cumprod
+    optimizer = torch.optim.AdamW(parts.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+    path, average_path, begin = state / "denoiser.pt", state / "denoiser_average.pt", 0
+    if path.exists():
+        held = torch.load(path, weights_only=True)
+        parts.load_state_dict(held["model"])
+        average.load_state_dict(held["average"])
+        optimizer.load_state_dict(held["optimizer"])
+        begin = int(held["step"])
+    losses: list[float] = []
+    clock = time.monotonic()
+    for step in range(begin, steps):
+        rng = np.random.default_rng((2, step))
+        torch.manual_seed(step)
+        done = step / steps
+        rate = PEAK_RATE * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * done)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        chosen = rng.integers(len(told), size=BATCH)
+        clean = torch.from_numpy(latents[chosen]).float() * scaling
+        captions = [training_caption(*told[int(n)], rng) for n in chosen]
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        # One time a stratum of the clock, not BATCH independent ones: the same mean, less noise.
+        times = ((torch.arange(BATCH) + torch.rand(BATCH)) / BATCH * 1000).long().clamp(0, 999)
+        noise = torch.randn_like(clean)
+        noisy = scheduler.add_noise(clean, noise, times).contiguous(memory_format=torch.channels_last)
+        said = parts["text"](tokens)[0]
+        guessed = parts["unet"](noisy, times, said).sample
+        # Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section 3.4, for noise prediction.
+        snr = kept_signal[times] / (1 - kept_signal[times])
+        weight = snr.clamp(max=SNR_CAP) / snr
+        each = F.mse_loss(guessed, noise, reduction="none").mean(dim=(1, 2, 3))
+        loss = (weight * each).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
+        optimizer.step()
+        keep = min(EMA, (step + 1) / (step + 20))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - keep)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(f"the denoiser's loss is {losses[-1]} at step {step}")
+        if (step + 1) % 50 == 0:
+            print(f"{step + 1}/{steps} loss {np.mean(losses[-50:]):.4f} {(time.monotonic() - clock) / 50:.3f} s/step", flush=True)
+            clock = time.monotonic()
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 in (steps, stop_at):
+            held = {"model": parts.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**held, "step": step + 1}, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+            kept = {"average": average.state_dict(), "scaling": scaling, "step": step + 1}
+            torch.save(kept, average_path.with_suffix(".part"))
+            average_path.with_suffix(".part").rename(average_path)
+        if step + 1 == stop_at:
+            break
+    return average_path
+
+
+def _captions(shard: Path) -> list[tuple[str, tuple[str, ...]]]:
+    data = read_shards([shard])
+    return list(zip(data.class_words, data.phrases, strict=True))
+
+
+def save(state: Path, folder: Path) -> Path:
+    """Writes what `state` holds as a pipeline folder."""
+    import torch
+
+    autoencoder: Any = new_autoencoder()
+    autoencoder.load_state_dict(torch.load(state / "autoencoder_average.pt", weights_only=True))
+    held = torch.load(state / "denoiser_average.pt", weights_only=True)
+    autoencoder.register_to_config(scaling_factor=float(held["scaling"]))
+    tokenizer = new_tokenizer()
+    parts: Any = torch.nn.ModuleDict({"text": new_text_encoder(tokenizer), "unet": new_denoiser()})
+    parts.load_state_dict(held["average"])
+    return save_pipeline(folder, autoencoder, parts["text"], tokenizer, parts["unet"])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=8000)
+    arguments = parser.parse_args()
+    print(train(arguments.state, arguments.steps))

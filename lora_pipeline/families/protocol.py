@@ -1,0 +1,154 @@
+"""What a family of base models must be able to do: one written protocol, a file a family.
+
+Shape legend, used in every family and in `stages/encode` and `stages/fit`:
+    B pictures, H × W pixels, h × w latent cells (h = H / factor), C latent channels, T timesteps of the noise schedule.
+
+The stages ask a family for its prediction kind, never for its name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from lora_pipeline.settings import BaseSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PredictionKind = Literal["epsilon", "v_prediction", "flow"]
+Part = Literal["whole", "pictures", "texts", "denoiser"]
+Conditioning = dict[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """How noise is added, and what the denoiser is asked for.
+
+    A noisy latent at timestep t is x_t = alphas[t] · x_0 + sigmas[t] · ε with ε ~ N(0, 1).
+
+    Args:
+        kind: what the denoiser predicts: ε; v = alpha · ε − sigma · x_0 (Salimans and Ho 2022); or the flow ε − x_0.
+        alphas, sigmas: T numbers each, by timestep. For a diffusion, alphas² = ᾱ ("alphas_cumprod") and sigmas² = 1 − ᾱ.
+    """
+
+    kind: PredictionKind
+    alphas: tuple[float, ...]
+    sigmas: tuple[float, ...]
+
+
+class PictureEncoder(Protocol):
+    """The autoencoder's first half, opened."""
+
+    @property
+    def factor_px(self) -> int:
+        """Pixels a side of one latent cell."""
+        ...
+
+    @property
+    def reach_px(self) -> int:
+        """How far from its own cell's edge a latent still feels a pixel, in pixels: a mask grows by as much."""
+        ...
+
+    def encode(self, pictures: "Tensor") -> "Tensor":
+        """Pictures (B×3×H×W, float, −1 to 1, RGB) to scaled latents (B×C×h×w, float32, on the CPU).
+
+        The mean of the autoencoder's distribution, not a sample of it, so that one picture has one latent.
+        """
+        ...
+
+
+class TextEncoder(Protocol):
+    """Tokenizer and text encoder, opened."""
+
+    def encode(self, texts: Sequence[str]) -> list[Conditioning]:
+        """For each text what `predict` needs of it: named tensors without a batch axis, float32, on the CPU."""
+        ...
+
+    def cut_tokens(self, text: str) -> int:
+        """How many tokens at the text's end do not fit and are not seen by the model; 0 if all fit."""
+        ...
+
+
+class Family(Protocol):
+    """A family of base models. Making one is free; what costs is opened by its methods."""
+
+    @property
+    def name(self) -> str:
+        """As in `BaseSettings.family`."""
+        ...
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """Endings of the names of the denoiser's modules that get a LoRA."""
+        ...
+
+    def check(self, base: BaseSettings) -> None:
+        """Make sure, before any other work, that the weights are there or can be had.
+
+        Raises:
+            ModelError: a file is missing, the hub has no such model, or its licence is not accepted yet; the message
+                says which, and what to do.
+        """
+        ...
+
+    def digest(self, base: BaseSettings, part: Part = "whole") -> str:
+        """Identity of the weights: of the files' bytes for a folder or file, id@commit for a hub id.
+
+        Args:
+            part: `pictures` is the autoencoder alone, `texts` tokenizer and text encoder, `denoiser` it and its schedule.
+
+        Raises:
+            ModelError: as `check`.
+        """
+        ...
+
+    def open_pictures(self, base: BaseSettings, device: str, dtype: str) -> PictureEncoder:
+        """Load the autoencoder. `dtype` is "float32", "float16" or "bfloat16". Raises ModelError."""
+        ...
+
+    def open_texts(self, base: BaseSettings, device: str, dtype: str) -> TextEncoder:
+        """Load tokenizer and text encoder. Raises ModelError."""
+        ...
+
+    def open_denoiser(self, base: BaseSettings, device: str, dtype: str) -> Any:
+        """Load the denoiser as a torch module whose parameters need no gradient. Raises ModelError."""
+        ...
+
+    def noise(self, base: BaseSettings) -> NoiseSchedule:
+        """The noise schedule and the prediction kind, read from the model's own scheduler. Raises ModelError."""
+        ...
+
+    def predict(self, module: Any, noisy: "Tensor", timesteps: "Tensor", conditioning: Conditioning) -> "Tensor":
+        """The denoiser's answer.
+
+        Args:
+            module: what `open_denoiser` gave.
+            noisy: x_t, B×C×h×w.
+            timesteps: B whole numbers, 0 to T − 1.
+            conditioning: what `TextEncoder.encode` gave, stacked to a batch axis in front.
+
+        Returns:
+            B×C×h×w, of the schedule's kind.
+        """
+        ...
+
+    def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
+        """Write the LoRA in `module` (injected by peft, adapter "default") so that the stock pipeline loads it as trained.
+
+        A .safetensors of float32 with diffusers' key names, written whole; equal weights and metadata give equal bytes.
+        """
+        ...
+
+    def pipeline(self, base: BaseSettings, device: str, dtype: str, module: Any = None) -> Any:
+        """The family's stock diffusers pipeline: no safety checker, no progress bar.
+
+        `load_lora_weights(path)` and `unload_lora_weights()` take files of `save_lora`.
+
+        Args:
+            module: a denoiser to draw with in place of the base model's own, such as one in training.
+
+        Raises:
+            ModelError: as `check`.
+        """
+        ...

@@ -1,0 +1,92 @@
+"""What the terminal prints at the end: tables of numbers, the choice, where things lie."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lora_pipeline.flow import STEPS, Standing, Work
+from lora_pipeline.manifest import Report
+from lora_pipeline.recipes import recipe
+from lora_pipeline.records import Score
+from lora_pipeline.settings import Section
+
+
+def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) -> str:
+    """A run in words: each stage's numbers and seconds, identity distances, the chosen epoch and why, the files."""
+    rows = [("stage", "computed", "reused", "dropped", "failed", "seconds")]
+    for step in STEPS:
+        if (report := reports.get(step.noun)) is not None:
+            rows.append(
+                (
+                    step.noun,
+                    str(report.computed),
+                    str(report.reused),
+                    str(report.dropped),
+                    str(report.failed),
+                    f"{report.seconds:.1f}",
+                )
+            )
+        else:
+            rows.append((step.noun, "did not run", "", "", "", ""))
+    lines = [f"{work.subject.name}", *_columns(rows)]
+    if faults:
+        return "\n".join([*lines, "", *faults])
+    return "\n".join([*lines, "", *_result(work)])
+
+
+def _result(work: Work) -> list[str]:
+    scores = [Score.of(row) for row in work.made("scores").kept]
+    base = next((score for score in scores if score.epoch == 0), None)
+    chosen = next((score for score in scores if score.chosen), None)
+    lines: list[str] = []
+    if base is not None and chosen is not None:
+        if base.identity_distance is not None and chosen.identity_distance is not None:
+            lines.append(
+                f"identity distance to the subject: base model {base.identity_distance:.3f}, chosen LoRA {chosen.identity_distance:.3f}"
+            )
+        lines += [f"chosen: epoch {chosen.epoch}", f"why: {chosen.reason}"]
+    checkpoints, released = work.made("fit"), work.made("publish")
+    lines.append(f"grid: {work.folder('grids') / 'grid.png'}")
+    if checkpoints.kept:
+        lines.append(f"loss curve: {checkpoints.path(checkpoints.kept[-1], 'lora').parent / 'loss.png'}")
+    if released.kept:
+        lines.append(f"LoRA file: {released.path(released.kept[0], 'lora')}")
+    return lines
+
+
+def standing(standings: Sequence[Standing]) -> str:
+    """A subject's stages: fresh or why not, what is kept, and why what is not kept is not."""
+    rows = [("stage", "kept", "dropped", "failed", "now")]
+    for one in standings:
+        states = [row.state for row in one.made.rows]
+        counts = [str(states.count(state)) for state in ("kept", "dropped", "failed")]
+        rows.append((one.step.noun, *counts, "fresh" if one.fresh else f"stale: {one.why}"))
+    lines = _columns(rows)
+    for one in standings:
+        reasons = [row for row in one.made.rows if row.state != "kept"]
+        # what a stage only passes on from the one before it is told once
+        told = {(row.id, row.reason) for other in standings[: standings.index(one)] for row in other.made.rows}
+        new = [row for row in reasons if (row.id, row.reason) not in told]
+        if new:
+            lines += ["", f"{one.step.noun} left out:", *(f"  {row.id}: {row.reason}" for row in new)]
+    return "\n".join(lines)
+
+
+def all_settings(name: str) -> str:
+    """Every setting of a recipe: `section.field = value`, then its sentence."""
+    lines: list[str] = []
+    for section_name, section in recipe(name):
+        assert isinstance(section, Section)
+        lines += ["", f"{section_name}: {type(section).__doc__}"]
+        for field_name, field in type(section).model_fields.items():
+            lines.append(f"  {section_name}.{field_name} = {_value(getattr(section, field_name))}")
+            lines.append(f"      {field.description}")
+    return "\n".join(lines[1:])
+
+
+def _value(value: Any) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
