@@ -117,28 +117,33 @@ def fit(work: Work, on_report: OnReport = lambda _: None) -> Outcome:
 
 
 def draw(work: Work) -> Outcome:
-    """`lora_checkpoints` → `validation_grids`."""
-    settings = work.settings
+    """`lora_checkpoints` → `validation_grids`, and all of them in one picture."""
+    settings, folder, checkpoints = work.settings, work.folder("grids"), work.made("fit")
     prompts = tuple(work.subject.fill(prompt) for prompt in settings.grade.prompts)
-    return grading.draw_grids(
-        work.made("fit"), work.folder("grids"), settings.grade, settings.base, prompts, progress=work.progress
-    )
+    outcome = grading.draw_grids(checkpoints, folder, settings.grade, settings.base, prompts, progress=work.progress)
+    grading.make_grid(outcome.manifest, checkpoints, folder)
+    return outcome
 
 
 def score(work: Work) -> Outcome:
     """`validation_grids` → `checkpoint_scores`. The face embedder is the one that `crop` knew the subject by."""
-    from lora_pipeline.models.faces import embedder
+    from lora_pipeline.models.faces import embedder, identity
 
-    return grading.score(
-        work.made("grids"),
-        work.made("fit"),
-        work.folder("scores"),
+    grids, checkpoints, folder = work.made("grids"), work.made("fit"), work.folder("scores")
+    outcome = grading.score(
+        grids,
+        checkpoints,
+        folder,
         work.settings.grade,
         cropping.subject_descriptors(work.folder("crop")),
         embedder(work.settings.crop),
         work.subject.kind,
         work.progress,
+        embedder=identity(work.settings.crop),
+        pictures=work.made("conceal"),
     )
+    grading.make_grid(grids, checkpoints, folder, outcome.manifest)
+    return outcome
 
 
 def publish(work: Work) -> Outcome:

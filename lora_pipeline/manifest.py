@@ -5,20 +5,22 @@ stage's settings and of its code version. `refresh` walks the items that there a
 
 - a row whose key is unchanged and whose files are still there with their digests is **reused**;
 - every other item is **computed**, and a line in a journal says so at once, so that a kill costs the items in flight and no more;
-- a row whose item has gone is forgotten, and files that no row names are swept.
+- a row whose item has gone is forgotten, and files that no row names are swept from the subfolders in which rows have files
+  (what a stage keeps beside its rows belongs in another subfolder, or in the stage's folder itself).
 
 The table itself is written last and whole. Nothing in it depends on when or in what order it was made, so an equal
 result has equal bytes, and its digest is Dagster's data version.
 """
 
+import fcntl
 import hashlib
 import json
-import math
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +31,7 @@ from pydantic import BaseModel
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import File, Row, State, Value
-from lora_pipeline.store import ASIDE, DigestCache, whole
+from lora_pipeline.store import ASIDE, DigestCache, is_aside, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,8 +57,11 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all rows: the data version. Equal results have equal digests, whenever they were made."""
-        return key_of([_as_json(row) for row in self.rows])
+        """SHA-256 over what all rows hold: the data version.
+
+        Keys are left out: another setting that comes to the same result has the same digest, and what is downstream stays in sync.
+        """
+        return key_of([{**_as_json(row), "key": ""} for row in self.rows])
 
     def path(self, row: Row, role: str = "picture") -> Path:
         """Absolute path of one of a row's files. Raises KeyError if the row has none in that role."""
@@ -147,8 +152,8 @@ _planning: ContextVar[bool] = ContextVar("planning", default=False)
 
 
 @contextmanager
-def planning() -> Iterator[None]:
-    """Within this block nothing is computed: a stage that is not up to date raises `Stale` instead."""
+def planning() -> Generator[None]:
+    """Within this block nothing is computed or written: a stage that is not up to date raises `Stale` instead."""
     token = _planning.set(True)
     try:
         yield
@@ -177,7 +182,7 @@ def read(folder: Path, name: str = "manifest") -> Manifest:
 
     try:
         rows = [_from_json(json.loads(text)) for text in pd.read_parquet(file, columns=["row"])["row"]]
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return Manifest(folder, ())
     return Manifest(folder, tuple(rows))
 
@@ -194,7 +199,8 @@ def write(folder: Path, rows: Iterable[Row], name: str = "manifest") -> Manifest
     import pandas as pd
 
     frame = manifest.frame() if ordered else pd.DataFrame({"id": []})
-    frame["row"] = [json.dumps(_as_json(row), sort_keys=True, default=_plain) for row in ordered]
+    # Not sorted by name: a row read back keeps the order of its data, so columns stand in one order whatever was reused.
+    frame["row"] = [json.dumps(_as_json(row), default=_plain) for row in ordered]
     with whole(folder / f"{name}{TABLE}") as aside:
         frame.to_parquet(aside, index=False)
     return manifest
@@ -231,62 +237,100 @@ def refresh(
 
     Raises:
         ValueError: two items have one id.
-        PipelineError: every single item failed with an unforeseen exception; the first one is the cause.
+        PipelineError: every single item failed with an unforeseen exception (the first one is the cause), a worker process
+            was killed, or another run is at work in the folder.
+        Stale: within `planning`, if anything would change.
     """
     started = time.monotonic()
     if len({item.id for item in items}) < len(items):
         raise ValueError(f"two items of {folder / name} have one id")
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / f"{name}.{JOURNAL}"
-    before = read(folder, name)
-    known = {row.id: row for row in (*before.rows, *_read_journal(journal))}
-    digests = DigestCache(folder / f"{name}.{DIGESTS}")
+    with nullcontext() if is_planning() else _alone(folder):
+        journal = folder / f"{name}.{JOURNAL}"
+        before = read(folder, name)
+        known = [*before.rows, *_read_journal(journal)]
+        newest = {row.id: row for row in known}
+        digests = DigestCache(folder / f"{name}.{DIGESTS}")
 
-    rows: dict[str, Row] = {}
-    why: dict[str, str] = {}
-    todo: list[tuple[Item[T], str]] = []
-    for item in items:
-        key = key_of(item.inputs, settings, code_version)
-        old = known.get(item.id)
-        if old is not None and old.key == key and _files_stand(old, folder, digests):
-            rows[item.id] = old
-        else:
-            todo.append((item, key))
-            why[item.id] = "new" if old is None else "changed" if old.key != key else "its file is gone or changed"
-    reused = len(rows)
-    if is_planning() and (why or len(rows) < len(before.rows)):
-        raise Stale(why, sorted({row.id for row in before.rows} - rows.keys()), len(items))
+        rows: dict[str, Row] = {}
+        why: dict[str, str] = {}
+        todo: list[tuple[Item[T], str]] = []
+        for item in items:
+            key = key_of(item.inputs, settings, code_version)
+            old = newest.get(item.id)
+            if old is not None and old.key == key and _files_stand(old, folder, digests):
+                rows[item.id] = old
+            else:
+                todo.append((item, key))
+                why[item.id] = "new" if old is None else "changed" if old.key != key else "its file is gone or changed"
+        reused = len(rows)
+        if is_planning():
+            settled = {row.id: row for row in before.rows}
+            why |= {id: "done, but its run was cut off" for id, row in rows.items() if settled.get(id) != row}
+            gone = sorted(settled.keys() - {item.id for item in items})
+            if why or gone:
+                raise Stale(why, gone, len(items))
+            return _outcome(folder, rows.values(), 0, reused, started)
 
-    unforeseen: list[tuple[str, BaseException]] = []
-    with journal.open("a", encoding="utf-8") as log, _pool(workers, processes, len(todo)) as pool:
-        for done, (item, key, future) in enumerate(_finished(pool, todo, make, folder), start=1):
-            try:
-                made = future.result()
-            except PipelineError as error:
-                made = Made(state="failed", reason=str(error))
-            except Exception as error:
-                unforeseen.append((item.id, error))
-                made = Made(state="failed", reason=f"{type(error).__name__}: {error}")
-                key = ""  # equals no key, so the next run tries again
-            files = {role: File(path, digests.digest(folder / path)) for role, path in made.files.items()}
-            row = rows[item.id] = Row(item.id, key, made.state, made.reason, _clean(made.data), files)
-            log.write(json.dumps(_as_json(row), default=_plain) + "\n")
-            log.flush()
-            progress(what or folder.name, done, len(todo))
-    if unforeseen and len(unforeseen) == len(todo) and not reused:
-        raise PipelineError(
-            f"{what or folder.name}: all {len(todo)} failed; the first, {unforeseen[0][0]}: {unforeseen[0][1]}"
-        ) from unforeseen[0][1]
+        unforeseen: list[tuple[str, BaseException]] = []
+        with journal.open("a", encoding="utf-8") as log, _pool(workers, processes, len(todo)) as pool:
+            if log.tell():
+                log.write("\n")  # ends the line in which the last run was killed
+            for done, (item, key, future) in enumerate(_finished(pool, todo, make, folder), start=1):
+                try:
+                    made = future.result()
+                except PipelineError as error:
+                    made = Made(state="failed", reason=str(error))
+                except BrokenExecutor as error:
+                    raise PipelineError(
+                        f"{what or folder.name}: a worker process was killed, most often for want of memory; "
+                        f"what is done is kept ({done - 1} of {len(todo)}): run again, with fewer workers if it comes back"
+                    ) from error
+                except Exception as error:
+                    unforeseen.append((item.id, error))
+                    made = Made(state="failed", reason=f"{type(error).__name__}: {error}")
+                    key = ""  # equals no key, so the next run tries again
+                files = {role: File(path, digests.anew(folder / path)) for role, path in made.files.items()}
+                row = rows[item.id] = Row(item.id, key, made.state, made.reason, _clean(made.data), files)
+                log.write(json.dumps(_as_json(row), default=_plain) + "\n")
+                log.flush()
+                progress(what or folder.name, done, len(todo))
+        if unforeseen and len(unforeseen) == len(todo) and not reused:
+            raise PipelineError(
+                f"{what or folder.name}: all {len(todo)} failed; the first, {unforeseen[0][0]}: {unforeseen[0][1]}"
+            ) from unforeseen[0][1]
 
-    ordered = tuple(sorted(rows.values(), key=lambda row: row.id))
-    if ordered != before.rows or not (folder / f"{name}{TABLE}").exists():
-        write(folder, ordered, name)
-    _sweep(folder, known.values(), ordered)
-    digests.save()
-    journal.unlink(missing_ok=True)
+        ordered = tuple(sorted(rows.values(), key=lambda row: row.id))
+        if ordered != before.rows or not (folder / f"{name}{TABLE}").exists():
+            write(folder, ordered, name)
+        # What an unforeseen error left behind may be what the next run goes on from.
+        _sweep(folder, name, known, ordered, strays=not unforeseen)
+        digests.save()
+        journal.unlink(missing_ok=True)
+    return _outcome(folder, ordered, len(todo), reused, started)
+
+
+def _outcome(folder: Path, rows: Iterable[Row], computed: int, reused: int, started: float) -> Outcome:
+    ordered = tuple(sorted(rows, key=lambda row: row.id))
     states = [row.state for row in ordered]
-    report = Report(len(todo), reused, states.count("dropped"), states.count("failed"), time.monotonic() - started)
+    report = Report(computed, reused, states.count("dropped"), states.count("failed"), time.monotonic() - started)
     return Outcome(Manifest(folder, ordered), report)
+
+
+@contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """Make the folder and hold its lock, which the system takes back if this process is killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(f"another run is at work in {folder}; run again when it has ended") from None
+        except OSError:
+            pass  # a file system that knows no locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def _finished(
@@ -307,7 +351,7 @@ def _finished(
 
 
 @contextmanager
-def _pool(workers: int, processes: bool, tasks: int) -> Iterator[Executor | None]:
+def _pool(workers: int, processes: bool, tasks: int) -> Generator[Executor | None]:
     count = min(workers or os.cpu_count() or 1, tasks)
     if count <= 1:
         yield None
@@ -315,13 +359,30 @@ def _pool(workers: int, processes: bool, tasks: int) -> Iterator[Executor | None
     if processes:
         import multiprocessing
 
-        pool: Executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+        pool: Executor = ProcessPoolExecutor(
+            count, mp_context=multiprocessing.get_context("spawn"), initializer=_die_with_parent
+        )
     else:
         pool = ThreadPoolExecutor(count)
     try:
         yield pool
     finally:  # an interrupt does not wait for what has not begun
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent is killed would wait for work for ever, its memory held."""
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _files_stand(row: Row, folder: Path, digests: DigestCache) -> bool:
@@ -341,12 +402,25 @@ def _read_journal(journal: Path) -> Iterator[Row]:
             continue  # the line that was being written when the run was killed
 
 
-def _sweep(folder: Path, known: Iterable[Row], rows: Iterable[Row]) -> None:
+def _sweep(folder: Path, name: str, known: Sequence[Row], rows: Sequence[Row], strays: bool) -> None:
+    """Remove files of rows that are no more, half-written files, and strays: whole files of items in flight when a run was killed."""
     named = {file.path for row in rows for file in row.files.values()}
-    for path in {file.path for row in known for file in row.files.values()} - named:
+    gone = {file.path for row in known for file in row.files.values()} - named
+    if strays:
+        places = {folder / parent for path in named | gone if (parent := Path(path).parent) != Path()}
+        there = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
+        gone |= {path.relative_to(folder).as_posix() for path in there} - named
+    if gone:  # another table of this folder may name them
+        tables = [file.name.removesuffix(TABLE) for file in folder.glob(f"*{TABLE}")]
+        journals = [file for file in folder.glob(f"*.{JOURNAL}") if file.name != f"{name}.{JOURNAL}"]
+        others = [row for table in tables if table != name for row in read(folder, table).rows]
+        others += [row for journal in journals for row in _read_journal(journal)]
+        gone -= {file.path for row in others for file in row.files.values()}
+    for path in gone:
         (folder / path).unlink(missing_ok=True)
-    for aside in folder.rglob(f"*{ASIDE}*"):
-        aside.unlink(missing_ok=True)
+    for path in folder.rglob(f"*{ASIDE}*"):
+        if is_aside(path):
+            path.unlink(missing_ok=True)
 
 
 def _flat(row: Row) -> dict[str, Value]:
@@ -382,12 +456,6 @@ def _clean(data: Mapping[str, Value]) -> dict[str, Value]:
 def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    if hasattr(value, "item"):  # a numpy or torch scalar
-        return _finite(cast(Any, value).item())
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist"):  # a numpy or torch number or array
         return cast(Any, value).tolist()
     raise TypeError(f"{type(value).__name__} is not a JSON value")
-
-
-def _finite(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

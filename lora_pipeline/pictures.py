@@ -1,9 +1,13 @@
 """Opening and saving pictures: any file in, an upright sRGB picture without metadata out."""
 
 import io
+import re
+import struct
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +17,39 @@ from lora_pipeline.store import whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
-_opening = threading.Lock()  # warnings filters are global to the process
+# Formats that are told apart by their first bytes and read by Pillow itself: EPS would start a program, TGA takes any file.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF", "JPEG2000", "PPM", "PSD", "QOI")
+EXIF_SUB_IFD, EXIF_TAKEN, EXIF_CHANGED = 0x8769, 0x9003, 0x0132
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    struct.error,
+)
+
+_opening = threading.Lock()  # warnings filters and Pillow's own limit are global to the process
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A photo, opened.
+
+    Args:
+        picture: upright, sRGB, 8 bits, RGB, without metadata.
+        format: Pillow's name of the file's format ("JPEG", "HEIF", …).
+        taken: when, as the EXIF says ("2026:03:01 12:30:00"), or empty.
+    """
+
+    picture: "Image"
+    format: str
+    taken: str
 
 
 def open_upright(path: Path, max_megapixels: float = 200.0) -> "Image":
@@ -26,85 +61,143 @@ def open_upright(path: Path, max_megapixels: float = 200.0) -> "Image":
     Raises:
         PhotoError: the file is empty, is no picture, is cut short, is too large, or cannot be read; the message says which.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    return open_photo(path, max_megapixels).picture
+
+
+def open_photo(path: Path, max_megapixels: float = 200.0) -> Opened:
+    """Open a photo as `open_upright` does, and say what file it was. Raises PhotoError as it does."""
+    with _reading(path, max_megapixels) as opened:
+        opened.seek(0)
+        opened.load()
+        return Opened(_to_rgb(_turned(opened)), opened.format or "", _taken(opened))
+
+
+@contextmanager
+def _reading(path: Path, max_megapixels: float) -> "Generator[ImageFile]":
+    from PIL import Image, UnidentifiedImageError
 
     _register_heif()
     try:
         if path.stat().st_size == 0:
             raise PhotoError("the file is empty (0 bytes)")
-        with warnings.catch_warnings(), _opening:
+        with _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = Image.open(path)
+            limit, Image.MAX_IMAGE_PIXELS = (
+                Image.MAX_IMAGE_PIXELS,
+                None,
+            )  # the limit is ours, below, and comes from the settings
+            try:
+                opened = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
         with opened:
             if opened.width * opened.height > max_megapixels * 1e6:
-                raise PhotoError(
-                    f"{opened.width} × {opened.height} pixels are more than {max_megapixels:g} megapixels: a decompression bomb?"
-                )
-            opened.seek(0)
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-            upright = _to_rgb(picture)
+                size = f"{opened.width} × {opened.height} pixels"
+                raise PhotoError(f"{size} are more than {max_megapixels:g} megapixels: a decompression bomb?")
+            yield opened
     except UnidentifiedImageError:
         raise PhotoError("the file is not a picture that can be read here") from None
     except Image.DecompressionBombError:
-        raise PhotoError(f"more than {max_megapixels:g} megapixels: a decompression bomb?") from None
+        raise PhotoError("a frame is far larger than the picture: a decompression bomb?") from None
     except PermissionError:
         raise PhotoError("the file may not be read (permissions)") from None
     except FileNotFoundError:
         raise PhotoError("the file is gone") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except MemoryError:
+        raise PhotoError("the picture is too large for this machine's memory") from None
+    except DAMAGED as error:
         raise PhotoError(f"the picture is damaged or cut short: {error}") from None
-    return upright
+
+
+def _turned(opened: "ImageFile") -> "Image":
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(opened)
+    except DAMAGED:
+        return opened  # its EXIF is broken, its pixels are not
+
+
+def _taken(opened: "ImageFile") -> str:
+    try:
+        exif = opened.getexif()
+        told = exif.get_ifd(EXIF_SUB_IFD).get(EXIF_TAKEN) or exif.get(EXIF_CHANGED)
+    except DAMAGED:
+        return ""  # the same
+    return told if isinstance(told, str) and re.fullmatch(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d", told) else ""
 
 
 def _to_rgb(picture: "Image") -> "Image":
-    from PIL import Image, ImageCms
+    from PIL import Image
 
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I") or picture.mode == "F":
-        import numpy as np
-
-        values = np.asarray(picture, dtype=np.float32)
-        top = 65535.0 if picture.mode.startswith("I") and values.max(initial=0) > 255 else 255.0
-        picture, profile = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)), None
-    if picture.mode in {"P", "PA"} or "transparency" in picture.info:
+        picture, profile = _to_8_bits(picture), None
+    if picture.mode in {"P", "PA", "LA", "La", "RGBa"} or "transparency" in picture.info:
         picture = picture.convert("RGBA")
     alpha = picture.getchannel("A") if "A" in picture.getbands() else None
-    if picture.mode in {"LA", "La"}:
-        picture = picture.convert("RGBA")
     if alpha is not None:
         picture = picture.convert("RGB")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            picture = converted or picture
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a broken profile, or one of another colour space: the pixels as they are
-    picture = picture.convert("RGB")
-    if alpha is not None:
-        white = Image.new("RGB", picture.size, "white")
-        white.paste(picture, mask=alpha)
-        picture = white
-    clean = Image.new("RGB", picture.size)
-    clean.paste(picture)
+    if profile or picture.mode == "LAB":
+        picture = _to_srgb(picture, profile)
+    clean = Image.new("RGB", picture.size, "white")
+    clean.paste(picture.convert("RGB"), mask=alpha)
     return clean
+
+
+def _to_8_bits(picture: "Image") -> "Image":
+    """Grey of 16 or 32 bits or of floats → 8 bits. A file does not say what its white is, so the values must."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float32))
+    brightest = float(values.max(initial=0))
+    if picture.mode.startswith("I;16"):
+        white = 65535.0
+    elif picture.mode == "F":
+        white = 1.0 if brightest <= 1 else 255.0 if brightest <= 255 else 65535.0
+    else:
+        white = 255.0 if brightest <= 255 else 65535.0
+    return Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
+
+
+def _to_srgb(picture: "Image", profile: bytes | None) -> "Image":
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
+        if profile and ImageCms.getProfileDescription(source).startswith("sRGB"):
+            return picture  # half of opening's time, for nothing
+        return ImageCms.profileToProfile(picture, source, _srgb(), outputMode="RGB") or picture
+    except (ImageCms.PyCMSError, OSError):
+        return picture  # a broken profile, or one of another colour space: the pixels as they are
+
+
+@cache
+def _srgb() -> object:
+    from PIL import ImageCms
+
+    return ImageCms.createProfile("sRGB")
 
 
 @cache
 def _register_heif() -> None:
     import pillow_heif  # pyright: ignore[reportMissingTypeStubs]
+    from PIL import Image
 
+    Image.init()
     pillow_heif.register_heif_opener()  # pyright: ignore[reportUnknownMemberType]
 
 
 def save(picture: "Image", path: Path) -> None:
     """Write a picture whole, without metadata; the suffix names the format (PNG is lossless, JPEG is at quality 92)."""
+    plain = picture.copy()
+    plain.info = {}  # writers take profiles and comments from there
     with whole(path) as aside:
         if path.suffix.lower() in {".jpg", ".jpeg"}:
-            picture.save(aside, quality=92)
+            plain.save(aside, quality=92)
         else:
-            picture.save(aside)
+            plain.save(aside)
 
 
 def contact_sheet(

@@ -177,6 +177,27 @@ class Caption(Record):
 
 
 @dataclass(frozen=True)
+class Example(Record):
+    """A picture and its words as training sees them.
+
+    Args:
+        photo: id of the photo.
+        bucket: width and height to which the picture was brought, pixels.
+        repeats: how often it is seen in an epoch.
+        caption: the words that were encoded.
+        hidden: share of its latents that are kept out of the loss, 0 to 1.
+        cut_tokens: tokens at the caption's end that the text encoder has no room for.
+    """
+
+    photo: str
+    bucket: tuple[int, int]
+    repeats: int
+    caption: str
+    hidden: float
+    cut_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Checkpoint(Record):
     """The LoRA after an epoch.
 

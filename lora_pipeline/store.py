@@ -7,10 +7,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+import threading
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 ASIDE = ".part"  # suffix of a file still being written; swept on the next run
 
@@ -53,14 +56,16 @@ def default_store() -> Store:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Generator[Path]:
     """Give a path to write to; when the block ends well, what was written is renamed to `path`.
 
     A reader sees the old file, or the new one, never half of one; a block that raises leaves the old one.
-    The name aside keeps the real suffix last, since writers choose a format by it.
+    The name aside keeps the real suffix last, since writers choose a format by it. It is short however long the real one is,
+    and each thread's own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.stem}.{os.getpid()}{ASIDE}{path.suffix}")
+    short = digest_bytes(os.fsencode(path.name))[:16]
+    aside = path.with_name(f"{short}.{os.getpid()}-{threading.get_native_id()}{ASIDE}{path.suffix}")
     try:
         yield aside
         with aside.open("rb") as handle:
@@ -68,6 +73,11 @@ def whole(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def is_aside(path: Path) -> bool:
+    """Whether this is a file that `whole` was writing to when its process was killed."""
+    return re.fullmatch(rf"[0-9a-f]{{16}}\.\d+-\d+{re.escape(ASIDE)}(\.[^.]*)?", path.name) is not None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,9 +117,15 @@ class DigestCache:
         self._known: dict[str, list[int | str]] = {}
         self._used: dict[str, list[int | str]] = {}
         try:
-            self._known = json.loads(file.read_text(encoding="utf-8"))
+            known: object = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self._known = {}
+            return
+        if isinstance(known, dict):
+            self._known = {
+                path: entry
+                for path, entry in cast(dict[str, object], known).items()
+                if isinstance(entry, list) and len(entry) == 3
+            }
 
     def digest(self, path: Path) -> str:
         """SHA-256 of the file, from memory where size and time are unchanged. Raises OSError if it cannot be read."""
@@ -119,6 +135,11 @@ class DigestCache:
             known = [stat.st_size, stat.st_mtime_ns, digest_file(path)]
         self._known[str(path)] = self._used[str(path)] = known
         return str(known[2])
+
+    def anew(self, path: Path) -> str:
+        """SHA-256 of a file that was just written: read, since two writes within a tick of the clock have one time."""
+        self._known.pop(str(path), None)
+        return self.digest(path)
 
     def save(self) -> None:
         """Remember what was asked for since this object was made, and forget the rest."""

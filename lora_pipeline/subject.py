@@ -108,7 +108,7 @@ def new(store: Store, subject: Subject) -> Path:
     file = folder / FILE
     if file.exists():
         raise SubjectError(f"there is a subject '{subject.name}' already: {file}")
-    if not (folder / subject.photos).is_dir():
+    if not (folder / subject.photos.expanduser()).is_dir():
         raise SubjectError(f"the photo folder {subject.photos} is not there")
     subject.whole_settings()
     tree = subject.model_dump(mode="json", by_alias=True)

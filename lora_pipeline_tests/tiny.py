@@ -48,7 +48,12 @@ def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path
     text_encoder.save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1, prediction_type=prediction_type
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
     ).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",

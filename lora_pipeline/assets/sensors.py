@@ -12,7 +12,7 @@ from lora_pipeline.assets.partitions import register
 from lora_pipeline.assets.resources import House
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.manifest import key_of
-from lora_pipeline.stages.collect import photo_files
+from lora_pipeline.stages.collect import find
 from lora_pipeline.store import DigestCache, Store
 
 JOB = "photos_to_lora"
@@ -82,7 +82,7 @@ def watched(store: Store, name: str) -> list[Path]:
     """The files whose change rebuilds a subject: its photos, its captions by hand, its subject.yaml. Raises SubjectError."""
     its = subject.load(store, name)
     folder = store.subject(name)
-    photos = photo_files(its.photos, its.whole_settings().collect)
+    photos = [found.path for found in find(its.photos, its.whole_settings().collect.subfolders)]
     return sorted([*photos, *folder.glob("captions/*.txt"), folder / subject.FILE])
 
 

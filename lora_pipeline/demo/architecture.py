@@ -188,9 +188,7 @@ def new_scheduler() -> Any:
     )
 
 
-def save_pipeline(
-    folder: Path, autoencoder: Any, text_encoder: Any, tokenizer: Any, denoiser: Any
-) -> Path:
+def save_pipeline(folder: Path, autoencoder: Any, text_encoder: Any, tokenizer: Any, denoiser: Any) -> Path:
     """Writes the parts as a `StableDiffusionPipeline` folder, weights in half precision."""
     import torch
     from diffusers import StableDiffusionPipeline

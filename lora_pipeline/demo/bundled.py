@@ -16,9 +16,19 @@ def bundle(store: Store) -> str:
         photos = folder / "photos"
         photos.mkdir(parents=True, exist_ok=True)
         draw_subject_photos(photos)
-        consent = Consent(given_by="nobody", given_on=datetime.date(2026, 1, 1), scope="the person is drawn and does not exist")
+        consent = Consent(
+            given_by="nobody", given_on=datetime.date(2026, 1, 1), scope="the person is drawn and does not exist"
+        )
         subject = Subject.model_validate(
-            {"name": NAME, "kind": "person", "photos": "photos", "trigger": "jx265", "class": "woman", "recipe": "bundled_person", "consent": consent}
+            {
+                "name": NAME,
+                "kind": "person",
+                "photos": "photos",
+                "trigger": "jx265",
+                "class": "woman",
+                "recipe": "bundled_person",
+                "consent": consent,
+            }
         )
         new(store, subject)
     return NAME

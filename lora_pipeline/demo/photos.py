@@ -28,7 +28,16 @@ from lora_pipeline.demo.world import (
 SUBJECT_SEED: Final = 30
 SUBJECT_CLASS: Final = "woman"
 
-_SIZES: Final = ((960, 1280), (1200, 900), (1000, 1000), (820, 1100), (1280, 860), (900, 1200), (760, 960), (1100, 1100))
+_SIZES: Final = (
+    (960, 1280),
+    (1200, 900),
+    (1000, 1000),
+    (820, 1100),
+    (1280, 860),
+    (900, 1200),
+    (760, 960),
+    (1100, 1100),
+)
 _GPS_EVERY: Final = 5
 _BACK_TO_STORED: Final = {
     3: Image.Transpose.ROTATE_180,
@@ -199,7 +208,9 @@ def _screenshot() -> Image.Image:
     for row in range(9):
         top = 150 + row * 122
         brush.rounded_rectangle((24, top, 696, top + 104), 18, fill=(255, 255, 255), outline=(222, 222, 230), width=2)
-        brush.rounded_rectangle((48, top + 26, 100, top + 78), 12, fill=((row * 53) % 200 + 30, 150, (row * 91) % 200 + 40))
+        brush.rounded_rectangle(
+            (48, top + 26, 100, top + 78), 12, fill=((row * 53) % 200 + 30, 150, (row * 91) % 200 + 40)
+        )
         brush.rectangle((128, top + 30, 128 + 160 + (row * 67) % 220, top + 46), fill=(90, 90, 100))
         brush.rectangle((128, top + 60, 128 + 90 + (row * 41) % 260, top + 72), fill=(180, 180, 190))
         brush.rounded_rectangle((600, top + 36, 664, top + 68), 16, fill=(88, 190, 120) if row % 2 else (200, 200, 206))

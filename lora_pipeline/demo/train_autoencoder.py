@@ -40,13 +40,18 @@ def batch_of(data: Strangers, rng: np.random.Generator, whole: bool) -> tuple[ND
         x, y, width, height = (int(v) for v in data.boxes[n])
         room = data.pictures.shape[1] - size
         if rng.random() < 0.65:
-            left, top = x + width / 2 - size / 2 + rng.integers(-14, 15), y + height / 2 - size / 2 + rng.integers(-14, 15)
+            left, top = (
+                x + width / 2 - size / 2 + rng.integers(-14, 15),
+                y + height / 2 - size / 2 + rng.integers(-14, 15),
+            )
         else:
             left, top = rng.integers(room + 1), rng.integers(room + 1)
         # Multiples of 4: latents must not depend on where the encoder's grid falls, but need not bear every shift.
         left, top = int(np.clip(left, 0, room)) // 4 * 4, int(np.clip(top, 0, room)) // 4 * 4
         pictures[i] = data.pictures[n, top : top + size, left : left + size]
-        weights[i, max(0, y - top) : max(0, y + height - top), max(0, x - left) : max(0, x + width - left)] = FACE_WEIGHT
+        weights[i, max(0, y - top) : max(0, y + height - top), max(0, x - left) : max(0, x + width - left)] = (
+            FACE_WEIGHT
+        )
     return pictures, weights
 
 
@@ -136,10 +141,52 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     return average_path
 
 
+def finish(state: Path, shard: Path) -> Path:
+    """Evens out the averaged autoencoder's latents on one shard's pictures and writes the result.
+
+    Trained, a few latents hold most of the variance and are correlated, as red, green and blue are. The denoiser learns
+    fastest from uncorrelated latents of mean 0 and similar spread, and the two 1 x 1 convolutions around the latents can take any
+    linear change without touching the pictures: that is where the change of axes goes.
+    """
+    import torch
+
+    autoencoder: Any = new_autoencoder()
+    autoencoder.load_state_dict(torch.load(state / "autoencoder_average.pt", weights_only=True))
+    autoencoder.eval()
+    pictures = read_shards([shard]).pictures[:400]
+    with torch.no_grad():
+        means = [
+            autoencoder.encode(torch.from_numpy(some).permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean
+            for some in np.split(pictures, 8)
+        ]
+        latents = torch.cat(means).permute(0, 2, 3, 1).flatten(0, 2).double()
+        middle = latents.mean(dim=0)
+        variance, axes = torch.linalg.eigh(torch.cov((latents - middle).T))
+        spread = variance.clamp(min=0).sqrt()
+        print("spread by axis", [round(float(v), 3) for v in spread.flip(0)], flush=True)
+        # Half of the way to spread 1: an axis that hardly varies holds little, and blown up all the way it would take the
+        # denoiser's effort from those that hold the picture.
+        spread = spread.clamp(min=1e-3).sqrt()
+        half = len(middle)
+        to_even = (axes / spread).T
+        into, out = autoencoder.quant_conv, autoencoder.post_quant_conv
+        weight, bias = into.weight[:half, :, 0, 0].double(), into.bias[:half].double()
+        into.weight[:half, :, 0, 0] = (to_even @ weight).float()
+        into.bias[:half] = (to_even @ (bias - middle)).float()
+        from_even = axes * spread
+        weight = out.weight[:, :, 0, 0].double()
+        out.bias += (weight @ middle).float()
+        out.weight[:, :, 0, 0] = (weight @ from_even).float()
+    path = state / "autoencoder_finished.pt"
+    torch.save(autoencoder.state_dict(), path)
+    return path
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=7000)
     arguments = parser.parse_args()
     draw_shards(arguments.state / "strangers", 2, 2)
-    print(train(arguments.state, arguments.steps))
+    train(arguments.state, arguments.steps)
+    print(finish(arguments.state, arguments.state / "strangers" / "strangers-000.npz"))

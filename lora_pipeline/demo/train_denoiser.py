@@ -68,7 +68,7 @@ def encode_strangers(state: Path, shards: Sequence[Path]) -> float:
     import torch
 
     model: Any = new_autoencoder()
-    model.load_state_dict(torch.load(state / "autoencoder_average.pt", weights_only=True))
+    model.load_state_dict(torch.load(state / "autoencoder_finished.pt", weights_only=True))
     model.eval().to(memory_format=torch.channels_last)
     first: Any = None
     for shard in shards:
@@ -98,7 +98,9 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     shards = sorted((state / "strangers").glob("strangers-???.npz"))
     scaling = encode_strangers(state, shards)
     told = [(w, p) for shard in shards for w, p in _captions(shard)]
-    latents = np.concatenate([np.load(s.with_name(s.name.replace("strangers", "latents").replace(".npz", ".npy"))) for s in shards])
+    latents = np.concatenate(
+        [np.load(s.with_name(s.name.replace("strangers", "latents").replace(".npz", ".npy"))) for s in shards]
+    )
     print(f"{len(told)} latents, scaling {scaling}", flush=True)
 
     torch.manual_seed(0)
@@ -133,8 +135,9 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         times = ((torch.arange(BATCH) + torch.rand(BATCH)) / BATCH * 1000).long().clamp(0, 999)
         noise = torch.randn_like(clean)
         noisy = scheduler.add_noise(clean, noise, times).contiguous(memory_format=torch.channels_last)
-        said = parts["text"](tokens)[0]
-        guessed = parts["unet"](noisy, times, said).sample
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            said = parts["text"](tokens)[0]
+            guessed = parts["unet"](noisy, times, said).sample.float()
         # Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section 3.4, for noise prediction.
         snr = kept_signal[times] / (1 - kept_signal[times])
         weight = snr.clamp(max=SNR_CAP) / snr
@@ -151,7 +154,10 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"the denoiser's loss is {losses[-1]} at step {step}")
         if (step + 1) % 50 == 0:
-            print(f"{step + 1}/{steps} loss {np.mean(losses[-50:]):.4f} {(time.monotonic() - clock) / 50:.3f} s/step", flush=True)
+            print(
+                f"{step + 1}/{steps} loss {np.mean(losses[-50:]):.4f} {(time.monotonic() - clock) / 50:.3f} s/step",
+                flush=True,
+            )
             clock = time.monotonic()
         if (step + 1) % SAVE_EVERY == 0 or step + 1 in (steps, stop_at):
             held = {"model": parts.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
@@ -175,7 +181,7 @@ def save(state: Path, folder: Path) -> Path:
     import torch
 
     autoencoder: Any = new_autoencoder()
-    autoencoder.load_state_dict(torch.load(state / "autoencoder_average.pt", weights_only=True))
+    autoencoder.load_state_dict(torch.load(state / "autoencoder_finished.pt", weights_only=True))
     held = torch.load(state / "denoiser_average.pt", weights_only=True)
     autoencoder.register_to_config(scaling_factor=float(held["scaling"]))
     tokenizer = new_tokenizer()

@@ -400,7 +400,15 @@ def _hair_behind(canvas: Canvas, at: _Place) -> None:
     back, side = scaled(hair, 0.72, 0.7, 0.72), person.face_width + person.hair_volume
     match person.hair_style:
         case "long":
-            shape = points((-side, -0.3), (0, -1.0), (side, -0.3), (side + 0.1, 0.9), (side, 1.75), (-side, 1.75), (-side - 0.1, 0.9))
+            shape = points(
+                (-side, -0.3),
+                (0, -1.0),
+                (side, -0.3),
+                (side + 0.1, 0.9),
+                (side, 1.75),
+                (-side, 1.75),
+                (-side - 0.1, 0.9),
+            )
         case "wavy":
             shape = points(
                 (-side - 0.02, -0.3), (0, -1.0), (side + 0.02, -0.3), (side + 0.22, 0.25), (side + 0.06, 0.6),
@@ -408,9 +416,24 @@ def _hair_behind(canvas: Canvas, at: _Place) -> None:
                 (-side - 0.06, 0.6), (-side - 0.22, 0.25),
             )  # fmt: skip
         case "bob":
-            shape = points((-side, -0.3), (0, -1.0), (side, -0.3), (side + 0.14, 0.5), (side - 0.1, 0.86), (-side + 0.1, 0.86), (-side - 0.14, 0.5))
+            shape = points(
+                (-side, -0.3),
+                (0, -1.0),
+                (side, -0.3),
+                (side + 0.14, 0.5),
+                (side - 0.1, 0.86),
+                (-side + 0.1, 0.86),
+                (-side - 0.14, 0.5),
+            )
         case "ponytail":
-            shape = points((0.3, -0.9), (side + 0.25, -0.6), (side + 0.5, 0.2), (side + 0.3, 1.2), (side + 0.12, 0.6), (side - 0.05, -0.1))
+            shape = points(
+                (0.3, -0.9),
+                (side + 0.25, -0.6),
+                (side + 0.5, 0.2),
+                (side + 0.3, 1.2),
+                (side + 0.12, 0.6),
+                (side - 0.05, -0.1),
+            )
         case "bun":
             shape = ellipse(0.0, -1.18 - person.hair_volume, 0.36, 0.32)
         case _:
@@ -431,7 +454,8 @@ def _hair_cap(canvas: Canvas, at: _Place) -> Image.Image | None:
     turn = np.linspace(np.pi, 2 * np.pi, 17)
     stand_off = np.where(low > 0.2, 1.0, 0.25 + 0.75 * np.clip(-1.6 * np.sin(turn), 0, 1))
     outer = np.stack(
-        [(width + 0.03 + (0.03 + thick * 0.55) * stand_off) * np.cos(turn), -0.12 + (0.95 + thick) * np.sin(turn)], axis=1
+        [(width + 0.03 + (0.03 + thick * 0.55) * stand_off) * np.cos(turn), -0.12 + (0.95 + thick) * np.sin(turn)],
+        axis=1,
     )
     if low <= 0.2:
         # Sideburns: short hair runs out to a point before the ear.
@@ -441,14 +465,46 @@ def _hair_cap(canvas: Canvas, at: _Place) -> Image.Image | None:
     inner_x = width * 0.93
     match person.fringe:
         case "centre":
-            inner = points((inner_x, low), (inner_x * 0.9, line + 0.3), (inner_x * 0.5, line + 0.06), (0, line - 0.12), (-inner_x * 0.5, line + 0.06), (-inner_x * 0.9, line + 0.3), (-inner_x, low))
+            inner = points(
+                (inner_x, low),
+                (inner_x * 0.9, line + 0.3),
+                (inner_x * 0.5, line + 0.06),
+                (0, line - 0.12),
+                (-inner_x * 0.5, line + 0.06),
+                (-inner_x * 0.9, line + 0.3),
+                (-inner_x, low),
+            )
         case "full":
-            inner = points((inner_x, low), (inner_x * 0.93, line + 0.3), (inner_x * 0.6, line + 0.22), (0, line + 0.19), (-inner_x * 0.6, line + 0.22), (-inner_x * 0.93, line + 0.3), (-inner_x, low))
+            inner = points(
+                (inner_x, low),
+                (inner_x * 0.93, line + 0.3),
+                (inner_x * 0.6, line + 0.22),
+                (0, line + 0.19),
+                (-inner_x * 0.6, line + 0.22),
+                (-inner_x * 0.93, line + 0.3),
+                (-inner_x, low),
+            )
         case "swept":
-            inner = points((inner_x, low), (inner_x * 0.95, line + 0.12), (inner_x * 0.5, line - 0.08), (0, line - 0.1), (-inner_x * 0.5, line - 0.08), (-inner_x * 0.95, line + 0.12), (-inner_x, low))
+            inner = points(
+                (inner_x, low),
+                (inner_x * 0.95, line + 0.12),
+                (inner_x * 0.5, line - 0.08),
+                (0, line - 0.1),
+                (-inner_x * 0.5, line - 0.08),
+                (-inner_x * 0.95, line + 0.12),
+                (-inner_x, low),
+            )
         case _:
             sign = 1 if person.fringe == "left" else -1
-            inner = points((inner_x, low), (inner_x * 0.94, line + 0.34), (inner_x * 0.45, line + 0.2), (-0.15, line + 0.02), (-inner_x * 0.5, line - 0.1), (-inner_x * 0.9, line + 0.2), (-inner_x, low))
+            inner = points(
+                (inner_x, low),
+                (inner_x * 0.94, line + 0.34),
+                (inner_x * 0.45, line + 0.2),
+                (-0.15, line + 0.02),
+                (-inner_x * 0.5, line - 0.1),
+                (-inner_x * 0.9, line + 0.2),
+                (-inner_x, low),
+            )
             if sign < 0:
                 inner = inner[::-1] * np.array([-1.0, 1.0])
     if person.hair_style == "receding":
@@ -466,7 +522,9 @@ def _hair_cap(canvas: Canvas, at: _Place) -> Image.Image | None:
     rng = np.random.default_rng(person.pattern_seed)
     crown = -0.12 - (0.95 + thick)
     for start in np.linspace(-0.75, 0.75, 7) + rng.uniform(-0.06, 0.06, 7):
-        strand = smooth(points((0.25 * start, crown + 0.06), (start * 0.75, crown + 0.22), (start * 1.02, line + 0.1)), False)
+        strand = smooth(
+            points((0.25 * start, crown + 0.06), (start * 0.75, crown + 0.22), (start * 1.02, line + 0.1)), False
+        )
         canvas.shade(at.flat(ribbon(strand, np.full(len(strand), 0.012)), -0.02), dark, 0.6, 0.015 * at.unit, within)
     shine_at = at.flat(ellipse(0.34 * at.scene.light_from, crown + 0.3, 0.34, 0.09), 0.1)
     canvas.shade(shine_at, shine, 0.75, 0.07 * at.unit, within)
@@ -490,8 +548,12 @@ def _eyes(canvas: Canvas, at: _Place) -> None:
         canvas.shade(eye(ellipse(-0.02, -0.1, size * 1.3, 0.13)), dark, 0.4, 0.07 * at.unit)
         canvas.shade(eye(ellipse(0, tall * 1.15, size, 0.04)), dark, 0.28, 0.035 * at.unit)
         rise = person.eye_tilt
-        upper = smooth(points((-size, 0.03), (-size * 0.45, -tall * 0.85), (size * 0.3, -tall - rise * 0.4), (size, -rise)), False)
-        lower = smooth(points((size, -rise), (size * 0.35, tall * 0.75), (-size * 0.4, tall * 0.72), (-size, 0.03)), False)
+        upper = smooth(
+            points((-size, 0.03), (-size * 0.45, -tall * 0.85), (size * 0.3, -tall - rise * 0.4), (size, -rise)), False
+        )
+        lower = smooth(
+            points((size, -rise), (size * 0.35, tall * 0.75), (-size * 0.4, tall * 0.72), (-size, 0.03)), False
+        )
         almond = eye(np.concatenate([upper, lower]))
         canvas.fill(almond, (244, 241, 238))
         within = canvas.mask(almond)
@@ -501,13 +563,24 @@ def _eyes(canvas: Canvas, at: _Place) -> None:
         canvas.fill(eye(ellipse(look * side, -0.01, radius, radius)), scaled(person.iris, 0.62, 0.62, 0.62), within)
         canvas.fill(eye(ellipse(look * side, 0.0, radius * 0.78, radius * 0.78)), person.iris, within)
         canvas.fill(eye(ellipse(look * side, -0.01, radius * 0.46, radius * 0.46)), (16, 12, 14), within)
-        spark = eye(ellipse((0.4 * radius) * side * (1 if scene.light_from > 0 else -1), -radius * 0.4, radius * 0.24, radius * 0.24, 10))
+        spark = eye(
+            ellipse(
+                (0.4 * radius) * side * (1 if scene.light_from > 0 else -1),
+                -radius * 0.4,
+                radius * 0.24,
+                radius * 0.24,
+                10,
+            )
+        )
         canvas.fill(spark, (255, 255, 255), within)
         lash = (0.028 if person.class_word == "woman" else 0.017) + 0.004
         widths = np.linspace(0.5, 1.25, len(upper)) * lash
         canvas.fill(eye(ribbon(upper, widths)), (34, 22, 22))
         if person.class_word == "woman":
-            canvas.fill(eye(points((size * 0.9, -rise - 0.02), (size * 1.24, -rise - 0.085), (size * 0.96, -rise + 0.02))), (34, 22, 22))
+            canvas.fill(
+                eye(points((size * 0.9, -rise - 0.02), (size * 1.24, -rise - 0.085), (size * 0.96, -rise + 0.02))),
+                (34, 22, 22),
+            )
         canvas.fill(eye(ribbon(lower, np.full(len(lower), 0.007))), scaled(dark, 0.9, 0.9, 0.9))
         crease = upper * np.array([1.02, 1.0]) - np.array([0.0, 0.055])
         canvas.shade(eye(ribbon(crease, np.full(len(crease), 0.012))), dark, 0.7, 0.012 * at.unit)
@@ -534,14 +607,19 @@ def _nose_and_mouth(canvas: Canvas, at: _Place) -> None:
     shine = mix(person.skin, (255, 250, 240), 0.55)
     tip, wing = person.nose_length, person.nose_width
     dark_side = 1 if scene.light_from < 0 else -1
-    bridge = smooth(points((dark_side * 0.07, person.eye_height - 0.1), (dark_side * 0.075, 0.12), (dark_side * wing * 0.95, tip)), False)
+    bridge = smooth(
+        points((dark_side * 0.07, person.eye_height - 0.1), (dark_side * 0.075, 0.12), (dark_side * wing * 0.95, tip)),
+        False,
+    )
     canvas.shade(at.on_face(ribbon(bridge, np.linspace(0.02, 0.05, len(bridge)))), shadow, 0.85, 0.035 * at.unit)
     canvas.shade(at.on_face(ellipse(0, tip + 0.06, wing * 1.05, 0.035)), shadow, 0.9, 0.03 * at.unit)
     canvas.shade(at.on_face(ellipse(-dark_side * 0.01, tip * 0.45, 0.035, tip * 0.4)), shine, 0.6, 0.035 * at.unit)
     canvas.shade(at.on_face(ellipse(-dark_side * 0.02, tip - 0.04, 0.06, 0.05)), shine, 0.65, 0.03 * at.unit)
     for side in (-1, 1):
         canvas.fill(at.on_face(ellipse(side * wing * 0.48, tip + 0.035, wing * 0.26, 0.024, 14)), deep)
-        curve = smooth(points((side * wing * 0.98, tip - 0.07), (side * wing * 1.12, tip), (side * wing * 0.8, tip + 0.05)), False)
+        curve = smooth(
+            points((side * wing * 0.98, tip - 0.07), (side * wing * 1.12, tip), (side * wing * 0.8, tip + 0.05)), False
+        )
         canvas.shade(at.on_face(ribbon(curve, np.full(len(curve), 0.016))), deep, 0.75, 0.012 * at.unit)
 
     y, wide, full = person.mouth_height, person.mouth_width, person.lip_fullness
@@ -549,24 +627,71 @@ def _nose_and_mouth(canvas: Canvas, at: _Place) -> None:
     wide = wide * {"neutral": 1.0, "smile": 1.08, "laugh": 1.1, "serious": 0.97}[scene.expression]
     part = {"neutral": 0.0, "smile": 0.02, "laugh": 0.085, "serious": 0.0}[scene.expression]
     dark_lip, light_lip = scaled(person.lips, 0.72, 0.66, 0.66), mix(person.lips, (255, 220, 214), 0.35)
-    seam_top = smooth(points((-wide, y - smile), (-wide * 0.5, y - part * 0.4), (0, y - part * 0.3 + 0.01), (wide * 0.5, y - part * 0.4), (wide, y - smile)), False)
-    seam_low = smooth(points((wide, y - smile), (wide * 0.55, y + part * 0.75), (0, y + part + smile * 0.15), (-wide * 0.55, y + part * 0.75), (-wide, y - smile)), False)
-    upper = smooth(points((-wide, y - smile), (-wide * 0.3, y - full * 0.85), (0, y - full * 0.62), (wide * 0.3, y - full * 0.85), (wide, y - smile)), False)
-    under = smooth(points((wide, y - smile), (wide * 0.5, y + part + full * 0.8), (0, y + part + full * 1.1), (-wide * 0.5, y + part + full * 0.8), (-wide, y - smile)), False)
+    seam_top = smooth(
+        points(
+            (-wide, y - smile),
+            (-wide * 0.5, y - part * 0.4),
+            (0, y - part * 0.3 + 0.01),
+            (wide * 0.5, y - part * 0.4),
+            (wide, y - smile),
+        ),
+        False,
+    )
+    seam_low = smooth(
+        points(
+            (wide, y - smile),
+            (wide * 0.55, y + part * 0.75),
+            (0, y + part + smile * 0.15),
+            (-wide * 0.55, y + part * 0.75),
+            (-wide, y - smile),
+        ),
+        False,
+    )
+    upper = smooth(
+        points(
+            (-wide, y - smile),
+            (-wide * 0.3, y - full * 0.85),
+            (0, y - full * 0.62),
+            (wide * 0.3, y - full * 0.85),
+            (wide, y - smile),
+        ),
+        False,
+    )
+    under = smooth(
+        points(
+            (wide, y - smile),
+            (wide * 0.5, y + part + full * 0.8),
+            (0, y + part + full * 1.1),
+            (-wide * 0.5, y + part + full * 0.8),
+            (-wide, y - smile),
+        ),
+        False,
+    )
     canvas.shade(at.on_face(ellipse(0, y + part + full * 1.1 + 0.06, wide * 0.6, 0.035)), shadow, 0.8, 0.035 * at.unit)
     canvas.fill(at.on_face(np.concatenate([upper, seam_top[::-1]])), dark_lip)
     canvas.fill(at.on_face(np.concatenate([seam_low, under[::-1]])), person.lips)
-    canvas.shade(at.on_face(ellipse(0, y + part + full * 0.55, wide * 0.35, full * 0.18)), light_lip, 0.7, 0.02 * at.unit)
+    canvas.shade(
+        at.on_face(ellipse(0, y + part + full * 0.55, wide * 0.35, full * 0.18)), light_lip, 0.7, 0.02 * at.unit
+    )
     if part:
         gap = at.on_face(np.concatenate([seam_top, seam_low]))
         canvas.fill(gap, (92, 34, 38))
         teeth = at.on_face(np.concatenate([seam_top, seam_low * np.array([0.94, 1.0]) - np.array([0.0, part * 0.45])]))
         canvas.fill(teeth, (246, 242, 236), canvas.mask(gap))
     else:
-        canvas.fill(at.on_face(ribbon(seam_top, np.sin(np.linspace(0.4, np.pi - 0.4, len(seam_top))) * 0.016)), (84, 36, 36))
+        canvas.fill(
+            at.on_face(ribbon(seam_top, np.sin(np.linspace(0.4, np.pi - 0.4, len(seam_top))) * 0.016)), (84, 36, 36)
+        )
     if smile > 0.03:
         for side in (-1, 1):
-            fold = smooth(points((side * (wing + 0.07), tip + 0.02), (side * (wide + 0.06), y - 0.12), (side * (wide + 0.09), y + 0.0)), False)
+            fold = smooth(
+                points(
+                    (side * (wing + 0.07), tip + 0.02),
+                    (side * (wide + 0.06), y - 0.12),
+                    (side * (wide + 0.09), y + 0.0),
+                ),
+                False,
+            )
             canvas.shade(at.on_face(ribbon(fold, np.full(len(fold), 0.01))), shadow, 0.5, 0.02 * at.unit)
 
 
@@ -574,10 +699,31 @@ def _beard(canvas: Canvas, at: _Place, face: Image.Image) -> None:
     person = at.person
     hair = scaled(HAIR_COLOURS[person.hair_colour], 0.85, 0.82, 0.82)
     y, wide, tip = person.mouth_height, person.mouth_width, person.nose_length
-    moustache = smooth(points((-wide * 1.15, y + 0.02), (-wide * 0.5, y - 0.13), (0, y - 0.12), (wide * 0.5, y - 0.13), (wide * 1.15, y + 0.02), (0, y - 0.02)))
+    moustache = smooth(
+        points(
+            (-wide * 1.15, y + 0.02),
+            (-wide * 0.5, y - 0.13),
+            (0, y - 0.12),
+            (wide * 0.5, y - 0.13),
+            (wide * 1.15, y + 0.02),
+            (0, y - 0.02),
+        )
+    )
     if person.beard in ("full", "stubble"):
         side = person.face_width * 1.05
-        cheek = points((-side, 0.05), (-side * 0.86, 0.42), (-wide * 1.25, y - 0.12), (-wide * 0.6, y - 0.14), (0, y - 0.13), (wide * 0.6, y - 0.14), (wide * 1.25, y - 0.12), (side * 0.86, 0.42), (side, 0.05), (side, 1.15), (-side, 1.15))
+        cheek = points(
+            (-side, 0.05),
+            (-side * 0.86, 0.42),
+            (-wide * 1.25, y - 0.12),
+            (-wide * 0.6, y - 0.14),
+            (0, y - 0.13),
+            (wide * 0.6, y - 0.14),
+            (wide * 1.25, y - 0.12),
+            (side * 0.86, 0.42),
+            (side, 0.05),
+            (side, 1.15),
+            (-side, 1.15),
+        )
         shape = 0.5 * at.on_face(cheek) + 0.5 * at.flat(cheek, 0.25)
         if person.beard == "full":
             canvas.shade(shape, hair, 0.96, 0.022 * at.unit, face)
@@ -586,7 +732,15 @@ def _beard(canvas: Canvas, at: _Place, face: Image.Image) -> None:
     if person.beard in ("moustache", "goatee"):
         canvas.shade(at.on_face(moustache), hair, 0.97, 0.014 * at.unit)
     if person.beard == "goatee":
-        chin = smooth(points((-wide * 0.8, y + 0.16), (0, y + 0.15), (wide * 0.8, y + 0.16), (wide * 0.75, 1.05), (-wide * 0.75, 1.05)))
+        chin = smooth(
+            points(
+                (-wide * 0.8, y + 0.16),
+                (0, y + 0.15),
+                (wide * 0.8, y + 0.16),
+                (wide * 0.75, 1.05),
+                (-wide * 0.75, 1.05),
+            )
+        )
         canvas.shade(at.on_face(chin), hair, 0.96, 0.022 * at.unit, face)
     del tip
 
@@ -599,14 +753,19 @@ def _glasses(canvas: Canvas, at: _Place) -> None:
     for side in (-1, 1):
         turn = np.linspace(0, 2 * np.pi, 33)
         # A superellipse: rounder than a box, straighter than a circle.
-        rim = np.stack([np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** 0.7, np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** 0.7], axis=1)
+        rim = np.stack(
+            [np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** 0.7, np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** 0.7],
+            axis=1,
+        )
         rim = rim * np.array([width, 0.215]) + np.array([side * x, y])
         lens = at.on_face(rim)
         canvas.shade(lens, (235, 245, 255), 0.14, 0.01 * at.unit)
         canvas.line(lens, frame, thick)
         temple = points((side * (x + width), y - 0.08), (side * person.face_width * 1.0, y - 0.1))
         canvas.line(at.on_face(temple), frame, thick)
-    canvas.line(at.on_face(smooth(points((-x + width, y - 0.05), (0, y - 0.08), (x - width, y - 0.05)), False)), frame, thick)
+    canvas.line(
+        at.on_face(smooth(points((-x + width, y - 0.05), (0, y - 0.08), (x - width, y - 0.05)), False)), frame, thick
+    )
 
 
 def _head(canvas: Canvas, at: _Place) -> None:
@@ -626,7 +785,9 @@ def _head(canvas: Canvas, at: _Place) -> None:
     power = min(1.0, 0.45 + 0.5 * abs(scene.light_from))
     edge = at.flat(ellipse(dark_side * width * 1.12, 0.15, width * 0.34, 1.0), 0.2)
     canvas.shade(edge, shadow, 0.85 * power, 0.16 * at.unit, face)
-    canvas.shade(at.flat(ellipse(-dark_side * width * 1.15, 0.3, width * 0.24, 0.8), 0.2), shadow, 0.5, 0.12 * at.unit, face)
+    canvas.shade(
+        at.flat(ellipse(-dark_side * width * 1.15, 0.3, width * 0.24, 0.8), 0.2), shadow, 0.5, 0.12 * at.unit, face
+    )
     canvas.shade(at.flat(ellipse(0, 1.08, width * 0.75, 0.14), 0.28), shadow, 0.7, 0.09 * at.unit, face)
     canvas.shade(at.on_face(ellipse(0, -0.48, width * 0.42, 0.15)), shine, 0.45, 0.12 * at.unit, face)
     canvas.shade(at.on_face(ellipse(0, 0.88, 0.14, 0.08)), shine, 0.4, 0.07 * at.unit, face)
@@ -664,7 +825,9 @@ def _background(canvas: Canvas, scene: Scene) -> None:
         step, start = short * rng.uniform(0.22, 0.34), rng.uniform(-0.2, 0.0) * short
         for i in range(1, int(width / step) + 3, 2):
             left = start + i * step
-            canvas.shade(points((left, 0), (left + step, 0), (left + step, height), (left, height)), dark, 0.4, 0.006 * short)
+            canvas.shade(
+                points((left, 0), (left + step, 0), (left + step, height), (left, height)), dark, 0.4, 0.006 * short
+            )
 
 
 def _lit(picture: Image.Image, scene: Scene) -> Image.Image:

@@ -1,7 +1,14 @@
 """Plugs: one file a base-model family, behind the protocol in `protocol.py`. Nothing heavy is imported before it is needed."""
 
 from lora_pipeline.errors import SettingsError
-from lora_pipeline.families.protocol import Conditioning, Family, NoiseSchedule, PictureEncoder, PredictionKind, TextEncoder
+from lora_pipeline.families.protocol import (
+    Conditioning,
+    Family,
+    NoiseSchedule,
+    PictureEncoder,
+    PredictionKind,
+    TextEncoder,
+)
 from lora_pipeline.families.sd15 import StableDiffusion15
 from lora_pipeline.families.weights import base_path
 
@@ -14,6 +21,7 @@ __all__ = [
     "PredictionKind",
     "TextEncoder",
     "base_path",
+    "best_device",
     "family",
 ]
 
@@ -29,3 +37,12 @@ def family(name: str) -> Family:
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FAMILIES)}"
         raise SettingsError(f"base.family: there is no family '{name}'; {hint}")
     return FAMILIES[name]
+
+
+def best_device() -> str:
+    """Where to compute: the first CUDA device, Apple's GPU, or the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

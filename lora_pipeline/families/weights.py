@@ -47,16 +47,22 @@ def weights_of(named: str, revision: str = "") -> Weights:
     """Understand what was written in the settings. Raises ModelError if it is neither there nor a hub id."""
     if named == BUNDLED:
         if not (BUNDLED_FOLDER / "model_index.json").exists():
-            raise ModelError(f"the small model that ships here is missing: {BUNDLED_FOLDER} has no model_index.json; install the package again")
+            raise ModelError(
+                f"the small model that ships here is missing: {BUNDLED_FOLDER} has no model_index.json; install the package again"
+            )
         return Weights(named, path=BUNDLED_FOLDER)
     path = Path(named).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == SINGLE_FILE):
         return Weights(named, path=path.resolve())
     if path.is_file():
-        raise ModelError(f"base model {path}: only diffusers folders and {SINGLE_FILE} files are read; other files may run code")
+        raise ModelError(
+            f"base model {path}: only diffusers folders and {SINGLE_FILE} files are read; other files may run code"
+        )
     if _HUB_ID.fullmatch(named) and path.suffix != SINGLE_FILE and not named.startswith((".", "/", "~")):
         return Weights(named, hub=named, revision=revision)
-    raise ModelError(f"base model '{named}' is not there: no such folder or {SINGLE_FILE} file, and no hub id (owner/name); set base.model")
+    raise ModelError(
+        f"base model '{named}' is not there: no such folder or {SINGLE_FILE} file, and no hub id (owner/name); set base.model"
+    )
 
 
 def base_path(base: BaseSettings) -> Path | None:
@@ -146,7 +152,9 @@ def _ask_hub(weights: Weights) -> Any:
             f"make a token at https://huggingface.co/settings/tokens and put it into the variable {TOKEN_VARIABLE}"
         ) from None
     except RevisionNotFoundError:
-        raise ModelError(f"base model {weights.hub} has no revision '{weights.revision}'; see {page}/commits and set base.revision") from None
+        raise ModelError(
+            f"base model {weights.hub} has no revision '{weights.revision}'; see {page}/commits and set base.revision"
+        ) from None
     except RepositoryNotFoundError:
         raise ModelError(
             f"base model {weights.hub}: the hub has no such model, or it is private ({page}); mend base.model, "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lora_pipeline.errors import PipelineError
-from lora_pipeline.families import family
+from lora_pipeline.families import best_device, family
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, key_of, read, refresh
 from lora_pipeline.pictures import save
 from lora_pipeline.progress import Progress, silent
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CODE_VERSION = "1"
-GRIDS = "grids"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def draw_grids(
 
     Args:
         checkpoints: rows of `Checkpoint` with the file role `lora`.
-        folder: the stage's folder; the table is `grids`, ids are `e0003/p02/s0001` (epoch, prompt counted from 1, seed), and
+        folder: the stage's folder; ids are `e0003/p02/s0001` (epoch, prompt counted from 1, seed), and
             pictures are `pictures/<id>.png`. Epoch 0 is the base model.
         settings: seeds, steps, guidance, size and batch size.
         base: what the checkpoints were trained on.
@@ -101,7 +100,9 @@ def draw_grids(
         ModelError: the base model cannot be opened.
     """
     if not checkpoints.kept:
-        raise PipelineError("there are no checkpoints to draw with; train first (the asset lora_checkpoints), and see there why none was made")
+        raise PipelineError(
+            "there are no checkpoints to draw with; train first (the asset lora_checkpoints), and see there why none was made"
+        )
     base_digest = family(base.family).digest(base)
     items: list[Item[_Job]] = []
     for epoch, checkpoint, lora in _epochs(checkpoints):
@@ -112,11 +113,13 @@ def draw_grids(
                 inputs = [checkpoint, prompt, seed, *how, base_digest]
                 items.append(Item(id, inputs, _Job(id, Drawn(epoch, prompt, seed, checkpoint), lora)))
 
-    before = {row.id: row for row in read(folder, GRIDS).rows}
+    before = {row.id: row for row in read(folder).rows}
     keys = {item.id: key_of(item.inputs, None, CODE_VERSION) for item in items}
     absent = [item.payload for item in items if not _stands(before.get(item.id), keys[item.id], folder)]
     moved = _moved(absent, keys, before.values(), folder)
-    batches = _Batches(draw or through(base, settings), [job for job in absent if job.id not in moved], settings.batch_size)
+    batches = _Batches(
+        draw or through(base, settings), [job for job in absent if job.id not in moved], settings.batch_size
+    )
 
     def make(job: _Job, folder: Path) -> Made:
         path = f"pictures/{job.id}.png"
@@ -133,12 +136,22 @@ def draw_grids(
             save(picture, folder / path)
         return Made(job.drawn.data(), {"picture": path})
 
-    return refresh(folder, items, make, settings=None, code_version=CODE_VERSION, name=GRIDS, what="draw validation pictures", progress=progress)
+    return refresh(
+        folder,
+        items,
+        make,
+        settings=None,
+        code_version=CODE_VERSION,
+        what="draw validation pictures",
+        progress=progress,
+    )
 
 
 def _epochs(checkpoints: Manifest) -> list[tuple[int, str, Path | None]]:
     """(epoch, digest of its file, its file), the base model first."""
-    made = [(Checkpoint.of(row).epoch, row.files["lora"].digest, checkpoints.path(row, "lora")) for row in checkpoints.kept]
+    made = [
+        (Checkpoint.of(row).epoch, row.files["lora"].digest, checkpoints.path(row, "lora")) for row in checkpoints.kept
+    ]
     return [(0, "", None), *sorted(made, key=lambda one: one[0])]
 
 
@@ -147,7 +160,9 @@ def _stands(row: Row | None, key: str, folder: Path) -> bool:
     return row is not None and row.key == key and all((folder / file.path).exists() for file in row.files.values())
 
 
-def _moved(absent: Sequence[_Job], keys: Mapping[str, str], before: "Sequence[Row] | Any", folder: Path) -> dict[str, bytes]:
+def _moved(
+    absent: Sequence[_Job], keys: Mapping[str, str], before: "Sequence[Row] | Any", folder: Path
+) -> dict[str, bytes]:
     """The bytes of pictures that are there under another id: the list of prompts was reordered. Read now, before they are written over."""
     there = {row.key: row.files["picture"] for row in before if "picture" in row.files}
     moved: dict[str, bytes] = {}
@@ -171,10 +186,16 @@ class _Batches:
 
     def picture(self, job: _Job) -> "Image | None":
         if job.id not in self.ready:
-            others = [one for one in self.todo if one.drawn.epoch == job.drawn.epoch and one.id > job.id and one.id not in self.ready]
+            others = [
+                one
+                for one in self.todo
+                if one.drawn.epoch == job.drawn.epoch and one.id > job.id and one.id not in self.ready
+            ]
             batch = [job, *others][: self.size]
             self.todo = [one for one in self.todo if one not in batch]
-            self.ready.update(zip([one.id for one in batch], self.draw(job.lora, [one.wanted for one in batch]), strict=True))
+            self.ready.update(
+                zip([one.id for one in batch], self.draw(job.lora, [one.wanted for one in batch]), strict=True)
+            )
         return self.ready.pop(job.id)
 
 
@@ -192,7 +213,7 @@ def through(base: BaseSettings, settings: GradeSettings) -> Draw:
         from PIL import Image
 
         if not opened:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = best_device()
             opened.append(family(base.family).pipeline(base, device, "float16" if device == "cuda" else "float32"))
         pipeline = opened[0]
         if loaded != [lora][: lora is not None]:
@@ -212,6 +233,9 @@ def through(base: BaseSettings, settings: GradeSettings) -> Draw:
             width=settings.size_px,
             output_type="np",
         ).images  # B×H×W×3 float32, 0 to 1
-        return [Image.fromarray((value * 255).round().astype(np.uint8)) if np.isfinite(value).all() else None for value in values]
+        return [
+            Image.fromarray((value * 255).round().astype(np.uint8)) if np.isfinite(value).all() else None
+            for value in values
+        ]
 
     return draw

@@ -46,31 +46,43 @@ class _Table:
     side_px: int  # of the pictures on disk
 
 
-def make_grid(grids: Manifest, checkpoints: Manifest, folder: Path, scores: Manifest | None = None, progress: Progress = silent) -> Outcome:
+def make_grid(
+    grids: Manifest, checkpoints: Manifest, folder: Path, scores: Manifest | None = None, progress: Progress = silent
+) -> Outcome:
     """Lay all validation pictures out in one, for a person to judge by.
 
     Args:
         grids: as `draw_grids` made it.
         checkpoints: the losses are read from it.
-        folder: the stage's folder. `grid.png` and, under 200 kB for a web page, `grid_small.jpg` are written; with scores,
-            `grid_chosen.png` and `grid_chosen_small.jpg`. The table has the name of the picture, and one row, whose files have
-            the roles `picture` and `small`.
+        folder: where `grid.png` is written and, under 200 kB for a web page, `grid_small.jpg`. Its table is `grid`, with one
+            row, whose files have the roles `picture` and `small`. With and without scores are two pictures: give each a folder.
         scores: if known, each row shows its distance, and the chosen epoch is framed.
         progress: told when it is done.
     """
-    name = "grid" if scores is None else "grid_chosen"
     table = _table(grids, checkpoints, scores)
     seen = [[row.id, row.files["picture"].digest if row.files else ""] for row in grids.rows]
     told = [[line.title, list(line.under), line.chosen] for line in table.lines]
 
     def make(table: _Table, folder: Path) -> Made:
-        save(_full(table), folder / f"{name}.png")
-        with whole(folder / f"{name}_small.jpg") as aside:
+        save(_full(table), folder / "grid.png")
+        with whole(folder / "grid_small.jpg") as aside:
             aside.write_bytes(_small(table))
-        return Made({"epochs": len(table.lines), "prompts": len(table.headings)}, {"picture": f"{name}.png", "small": f"{name}_small.jpg"})
+        return Made(
+            {"epochs": len(table.lines), "prompts": len(table.headings)},
+            {"picture": "grid.png", "small": "grid_small.jpg"},
+        )
 
-    items = [Item(name, [seen, list(table.headings), told], table)]
-    return refresh(folder, items, make, settings=None, code_version=CODE_VERSION, name=name, what="lay out the grid", progress=progress)
+    items = [Item("grid", [seen, list(table.headings), told], table)]
+    return refresh(
+        folder,
+        items,
+        make,
+        settings=None,
+        code_version=CODE_VERSION,
+        name="grid",
+        what="lay out the grid",
+        progress=progress,
+    )
 
 
 def _table(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> _Table:
@@ -91,7 +103,14 @@ def _table(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> _
         pictures = tuple(tuple(cells[epoch].get(column, [])[:SEEDS_SHOWN]) for column in columns)
         under = [f"loss {losses[epoch]:.4f}"] if epoch in losses else []
         under += _told(score)
-        lines.append(_Line("base model" if epoch == 0 else f"epoch {epoch}", tuple(under), pictures, score is not None and score.chosen))
+        lines.append(
+            _Line(
+                "base model" if epoch == 0 else f"epoch {epoch}",
+                tuple(under),
+                pictures,
+                score is not None and score.chosen,
+            )
+        )
     first = next((path for line in lines for cell in line.pictures for path in cell if path is not None), None)
     side_px = PICTURE_SIDE_PX if first is None else min(PICTURE_SIDE_PX, open_upright(first).width)
     return _Table(tuple(headings.get(column, "") for column in columns), tuple(lines), side_px)
@@ -120,7 +139,8 @@ def _full(table: _Table) -> "Image":
 
 def _small(table: _Table) -> bytes:
     """A JPEG under 200 kB, laid out anew at that size rather than shrunk, so that the words stay legible."""
-    side_px = table.side_px
+    across = len(table.headings) * max((len(cell) for line in table.lines for cell in line.pictures), default=1)
+    side_px = min(table.side_px, max(24, SMALL_WIDTH_PX // max(across, 1)))
     while True:
         picture = _compose(table, side_px)
         if picture.width <= SMALL_WIDTH_PX or side_px <= 24:
@@ -146,12 +166,18 @@ def _compose(table: _Table, side_px: int) -> "Image":
     cell_px = seeds * (side_px + _GAP_PX) - _GAP_PX
     column_px = max(cell_px, 9 * text_px)
     between_px = max(8, side_px // 12)
-    left_px = max(int(font.getlength(word)) for word in ("distance 0.00 ", "loss 0.0000 ", "base model  ")) + 2 * between_px
+    left_px = (
+        max(int(font.getlength(word)) for word in ("distance 0.00 ", "loss 0.0000 ", "base model  ")) + 2 * between_px
+    )
     headings = [_wrap(heading, font, column_px, 6) for heading in table.headings]
     top_px = max((len(words) for words in headings), default=0) * line_px + 2 * between_px
     row_px = max(side_px, 4 * line_px) + between_px
 
-    sheet = Image.new("RGB", (left_px + len(headings) * (column_px + between_px), top_px + len(table.lines) * row_px + between_px // 2), "white")
+    sheet = Image.new(
+        "RGB",
+        (left_px + len(headings) * (column_px + between_px), top_px + len(table.lines) * row_px + between_px // 2),
+        "white",
+    )
     pen = ImageDraw.Draw(sheet)
     for column, words in enumerate(headings):
         x = left_px + column * (column_px + between_px)
@@ -161,7 +187,12 @@ def _compose(table: _Table, side_px: int) -> "Image":
         y = top_px + number * row_px
         pen.text((between_px, y), line.title, fill=_GREEN if line.chosen else _BLACK, font=bold)
         for place, word in enumerate(line.under, start=1):
-            pen.text((between_px, y + place * line_px), word, fill=_GREEN if word == "chosen" else _GREY, font=bold if word == "chosen" else font)
+            pen.text(
+                (between_px, y + place * line_px),
+                word,
+                fill=_GREEN if word == "chosen" else _GREY,
+                font=bold if word == "chosen" else font,
+            )
         for column, cell in enumerate(line.pictures):
             x = left_px + column * (column_px + between_px)
             for place, path in enumerate(cell):
@@ -180,11 +211,13 @@ def _paste(sheet: "Image", path: Path | None, place: tuple[int, int], side_px: i
         pen = ImageDraw.Draw(sheet)
         x, y = place
         pen.rectangle((x, y, x + side_px - 1, y + side_px - 1), fill=_PALE)
-        pen.line((x, y, x + side_px - 1, y + side_px - 1), fill=_GREY)
-        pen.line((x, y + side_px - 1, x + side_px - 1, y), fill=_GREY)
+        font = _font("DejaVuSans.ttf", max(8, side_px // 9))
+        pen.text((x + side_px / 2, y + side_px / 2), "no picture", fill=_GREY, font=font, anchor="mm")
         return
     picture = open_upright(path)
-    sheet.paste(picture if picture.width == side_px else picture.resize((side_px, side_px), Image.Resampling.LANCZOS), place)
+    sheet.paste(
+        picture if picture.width == side_px else picture.resize((side_px, side_px), Image.Resampling.LANCZOS), place
+    )
 
 
 @cache

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CODE_VERSION = "1"
+LOOK_VERSION = "1"
 _SIDE_PX = 64
 _LEVELS = 4  # of each colour channel
 _DIRECTIONS = 8  # of edges, over half a turn
@@ -28,9 +28,13 @@ def look(picture: "Image") -> tuple[float, ...]:
     import numpy as np
     from PIL import Image
 
-    small = np.asarray(picture.convert("RGB").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX), dtype=np.float64)  # H×W×3, 0 to 255
+    small = np.asarray(
+        picture.convert("RGB").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX), dtype=np.float64
+    )  # H×W×3, 0 to 255
     levels = np.minimum(small * _LEVELS / 256, _LEVELS - 1).astype(int)
-    colours = np.bincount((levels[..., 0] * _LEVELS + levels[..., 1]).ravel() * _LEVELS + levels[..., 2].ravel(), minlength=_LEVELS**3)
+    colours = np.bincount(
+        (levels[..., 0] * _LEVELS + levels[..., 1]).ravel() * _LEVELS + levels[..., 2].ravel(), minlength=_LEVELS**3
+    )
     down, right = np.gradient(small @ np.array([0.299, 0.587, 0.114]))  # of the luma
     strength = np.hypot(down, right)
     direction = np.minimum((np.arctan2(down, right) % np.pi) / np.pi * _DIRECTIONS, _DIRECTIONS - 1).astype(int)

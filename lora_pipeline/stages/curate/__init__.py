@@ -1,0 +1,5 @@
+"""curate: photos → measured quality, groups of copies, and which are kept, each with the reason."""
+
+from lora_pipeline.stages.curate.curate import CODE_VERSION, curate
+
+__all__ = ["CODE_VERSION", "curate"]

@@ -1,0 +1,115 @@
+"""Plain bars at a picture's edges: letterbox, pillarbox, frame.
+
+A bar is a run of lines of one colour that ends abruptly, all along, in something else. Three things keep a studio's plain
+background whole: its subject does not begin all along a straight line; only black bars may be on one side alone; and what is
+left of a picture within bars of another colour is at least half of it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_pipeline.records import Box
+
+Pixels = NDArray[np.uint8]
+
+LIKE = 12  # levels of 255 by which a bar's pixels may differ from its colour: the noise of a JPEG
+UNLIKE = 24  # levels by which what follows differs
+STRAY = 0.01  # share of a bar's line that may differ
+EDGE_PX = 8  # a JPEG's block, over which an edge may smear
+BLACK = 20  # brightest channel of a black bar
+BLACK_EDGE, OTHER_EDGE = 0.5, 0.9  # share of the line after a bar that must differ: pictures have dark edges, too
+BLACK_LEFT, OTHER_LEFT = 0.2, 0.5  # least share of the picture's area that is left
+DEEPEST = 3  # frames within frames
+
+
+def trim_box(pixels: Pixels) -> Box:
+    """Where the picture is, within its bars.
+
+    Args:
+        pixels: height × width × 3, RGB, 0 to 255.
+
+    Returns:
+        (left, top, right, bottom) in pixels; the whole picture if it has no bars or is plain all over.
+    """
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = 0, 0, width, height
+    for _ in range(DEEPEST):
+        sides = _sides(pixels[top:bottom, left:right])
+        if sides == (0, 0, 0, 0):
+            break
+        left, top, right, bottom = left + sides[0], top + sides[1], right - sides[2], bottom - sides[3]
+    return left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Lines of one colour at one side."""
+
+    lines: int
+    colour: NDArray[np.int16]
+
+    @property
+    def black(self) -> bool:
+        return int(self.colour.max()) <= BLACK
+
+    def like(self, other: "_Run") -> bool:
+        return bool(self.lines and other.lines and np.abs(self.colour - other.colour).max() <= LIKE)
+
+
+def _sides(pixels: Pixels) -> tuple[int, int, int, int]:
+    """Widths of the bars at the left, top, right and bottom."""
+    views = [_from_side(pixels, side) for side in range(4)]
+    runs = [_run(view) for view in views]
+    if any(run.lines == len(view) for run, view in zip(runs, views, strict=True)):
+        return 0, 0, 0, 0  # plain all over
+    # A corner of a frame belongs to two bars: whether the picture begins abruptly is asked between the other two.
+    widths = [0, 0, 0, 0]
+    for side, (view, run) in enumerate(zip(views, runs, strict=True)):
+        opposite, one, other = runs[(side + 2) % 4], runs[(side + 1) % 4], runs[(side + 3) % 4]
+        if run.lines and (run.black or run.like(opposite)):
+            first, last = (one, other) if side % 2 == 0 else (other, one)
+            ends = (first.lines if first.like(run) else 0, last.lines if last.like(run) else 0)
+            widths[side] = _edge(view[:, ends[0] : view.shape[1] - ends[1]], run)
+    for side in range(4):
+        if not runs[side].black and not widths[(side + 2) % 4]:
+            widths[side] = 0
+    height, width = pixels.shape[:2]
+    left = (width - widths[0] - widths[2]) * (height - widths[1] - widths[3]) / (width * height)
+    black = all(run.black for run, lines in zip(runs, widths, strict=True) if lines)
+    return (
+        (0, 0, 0, 0) if left < (BLACK_LEFT if black else OTHER_LEFT) else (widths[0], widths[1], widths[2], widths[3])
+    )
+
+
+def _from_side(pixels: Pixels, side: int) -> Pixels:
+    """The picture as lines counted from the left, top, right or bottom; each line from the top, or from the left."""
+    lines = pixels.swapaxes(0, 1) if side % 2 == 0 else pixels
+    return lines[::-1] if side >= 2 else lines
+
+
+def _run(lines: Pixels) -> _Run:
+    colour = np.median(lines[0], axis=0).astype(np.int16)
+    for number in range(len(lines)):
+        if _unlike(lines[number], colour, LIKE) > STRAY:
+            return _Run(number, colour)
+    return _Run(len(lines), colour)
+
+
+def _edge(lines: Pixels, run: _Run) -> int:
+    """The line at which the picture begins if it does so abruptly, else 0."""
+    beyond = lines[run.lines : run.lines + EDGE_PX + 2]
+    share = [_unlike(line, run.colour, UNLIKE) for line in beyond]
+    least = BLACK_EDGE if run.black else OTHER_EDGE
+    for number in range(min(EDGE_PX, len(beyond))):
+        if share[number] >= least:
+            strength = [float(np.abs(line - run.colour).mean()) for line in beyond[number : number + 2]]
+            smeared = len(strength) == 2 and strength[0] < 0.8 * strength[1]  # half bar, half picture
+            return run.lines + number + smeared
+    return 0
+
+
+def _unlike(line: Pixels, colour: NDArray[np.int16], levels: int) -> float:
+    """Share of a line's pixels that differ from a colour by more than so many levels in some channel."""
+    return float((np.abs(line - colour).max(axis=1) > levels).mean()) if len(line) else 0.0

@@ -1,0 +1,242 @@
+"""Pictures and captions, each encoded once: latents and text embeddings are remembered apart, then joined."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_pipeline.errors import PhotoError
+from lora_pipeline.families import Family, PictureEncoder, TextEncoder, best_device, family
+from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
+from lora_pipeline.pictures import open_upright
+from lora_pipeline.progress import Progress, silent
+from lora_pipeline.records import Example, Row
+from lora_pipeline.settings import BaseSettings, EncodeSettings
+from lora_pipeline.stages.encode.buckets import Size, bucket_of, into_bucket
+from lora_pipeline.stages.encode.visible import hidden_pixels, visible_cells
+from lora_pipeline.store import whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CODE_VERSION = "1"
+LATENTS, TEXTS = "latents", "texts"
+
+
+def encode(
+    pictures: Manifest,
+    captions: Manifest,
+    folder: Path,
+    settings: EncodeSettings,
+    base: BaseSettings,
+    progress: Progress = silent,
+) -> Outcome:
+    """Bring the training set up to date.
+
+    Three tables in one folder: `latents` (a row a picture; made of the picture, its mask and the autoencoder), `texts` (a row a
+    caption; made of the words and the text encoder), and the `manifest`, which joins them and is what training reads. So a
+    new caption encodes no picture, a new number of repeats encodes nothing, and a run that has nothing to encode opens no model.
+
+    Args:
+        pictures: rows with the files `picture` (RGB) and `mask` (L, 255 train, 0 hidden; absent: nothing is hidden) and a
+            crop's data.
+        captions: rows of `Caption` under the same ids.
+        folder: the stage's.
+        settings: size, bucket step, repeats, flip.
+        base: whose autoencoder and text encoder are used.
+        progress: told after each picture and each caption.
+
+    Returns:
+        Rows of `Example` with the files
+
+        - `latents`: safetensors of `latents` (C×h×w float32, scaled) and `visible` (1×h×w float32, 1 where the loss counts), and
+          with `settings.flip` the mirrored picture's `latents_mirrored` and `visible_mirrored`;
+        - `text`: safetensors of what the family's denoiser is conditioned on (float32, no batch axis).
+
+        A picture that is wholly hidden is dropped; one without a caption, or that cannot be read, has failed.
+
+    Raises:
+        ModelError: the base model's weights are missing or gated.
+    """
+    base_family = family(base.family)
+    base_family.check(base)
+    encoders = _Encoders(base_family, base)
+    size = [settings.resolution_px, settings.bucket_step_px, settings.flip]
+    autoencoder = base_family.digest(base, "pictures")
+    latents = refresh(
+        folder,
+        [
+            Item(row.id, [*_digests(row), autoencoder, *size], _Picture(pictures, row, settings))
+            for row in pictures.kept
+        ],
+        encoders.encode_picture,
+        settings=None,  # `size` holds those that count here
+        code_version=CODE_VERSION,
+        name=LATENTS,
+        what="encoding pictures",
+        progress=progress,
+    )
+    wanted = {row.id for row in pictures.kept}
+    text_encoder = base_family.digest(base, "texts")
+    texts = refresh(
+        folder,
+        [Item(row.id, [str(row.data["text"]), text_encoder], row) for row in captions.kept if row.id in wanted],
+        encoders.encode_text,
+        settings=None,
+        code_version=CODE_VERSION,
+        name=TEXTS,
+        what="encoding captions",
+        progress=progress,
+    )
+    captioned = {row.id: row for row in captions.rows}
+    encoded = {row.id: row for row in texts.manifest.rows}
+    joins = [
+        _Join(row, pictures.row(row.id), captioned.get(row.id), encoded.get(row.id), settings.repeats)
+        for row in latents.manifest.rows
+    ]
+    joined = refresh(
+        folder,
+        [Item(join.picture.id, join.inputs, join) for join in joins],
+        _joined,
+        settings=settings,
+        code_version=CODE_VERSION,
+        what="joining",
+    )
+    seconds = latents.report.seconds + texts.report.seconds + joined.report.seconds
+    return Outcome(joined.manifest, replace(joined.report, seconds=seconds))
+
+
+@dataclass(frozen=True)
+class _Picture:
+    pictures: Manifest
+    row: Row
+    settings: EncodeSettings
+
+
+@dataclass(frozen=True)
+class _Join:
+    latents: Row
+    picture: Row
+    caption: Row | None
+    text: Row | None
+    repeats: int
+
+    @property
+    def inputs(self) -> list[str]:
+        """What the joined row is made of: keys stand for files, states and reasons for what has none."""
+        rows = (self.latents, self.caption, self.text)
+        return ["" if row is None else f"{row.key} {row.state} {row.reason}" for row in rows]
+
+
+@dataclass(frozen=True)
+class _Encoders:
+    """Both encoders, each opened when the first picture or text needs it."""
+
+    family: Family
+    base: BaseSettings
+
+    @cached_property
+    def pictures(self) -> PictureEncoder:
+        return self.family.open_pictures(self.base, best_device(), "float32")
+
+    @cached_property
+    def texts(self) -> TextEncoder:
+        return self.family.open_texts(self.base, best_device(), "float32")
+
+    def encode_picture(self, job: _Picture, folder: Path) -> Made:
+        """Latents and visible cells of one picture, and of its mirror image."""
+        import torch
+        from PIL import ImageOps
+
+        picture = open_upright(job.pictures.path(job.row, "picture"))
+        bucket = bucket_of(*picture.size, job.settings.resolution_px, job.settings.bucket_step_px)
+        visible = self._visible(job, picture.size, bucket)
+        data: dict[str, Any] = {
+            "bucket": bucket,
+            "hidden": 1 - float(visible.mean()),
+            "reach_px": self.pictures.reach_px,
+        }
+        if not visible.any():
+            return Made(
+                data,
+                state="dropped",
+                reason="all of it is hidden, or so near to a hidden face that it is kept out of the loss",
+            )
+        looks = {"": into_bucket(picture, bucket)}
+        if job.settings.flip:
+            looks["_mirrored"] = ImageOps.mirror(looks[""])
+        encoded = self.pictures.encode(torch.stack([_tensor(look) for look in looks.values()]))
+        tensors: dict[str, Any] = {}
+        for number, name in enumerate(looks):
+            cells = visible[:, ::-1] if name else visible
+            tensors[f"latents{name}"] = encoded[number].contiguous()
+            tensors[f"visible{name}"] = torch.from_numpy(cells[None].astype(np.float32))
+        path = f"{LATENTS}/{_slug(job.row.id)}.safetensors"
+        _write(folder / path, tensors)
+        return Made(data, {"latents": path})
+
+    def _visible(self, job: _Picture, picture_px: Size, bucket: Size) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+        from PIL import Image
+
+        mask = Image.new("L", picture_px, 255)
+        if "mask" in job.row.files:
+            with Image.open(job.pictures.path(job.row, "mask")) as opened:
+                mask = opened.convert("L")
+            if mask.size != picture_px:
+                raise PhotoError(
+                    f"its mask is {mask.width} × {mask.height} pixels and the picture {picture_px[0]} × {picture_px[1]}"
+                )
+        return visible_cells(hidden_pixels(mask, bucket), self.pictures.factor_px, self.pictures.reach_px)
+
+    def encode_text(self, row: Row, folder: Path) -> Made:
+        """What the denoiser is told of one caption."""
+        text = str(row.data["text"])
+        path = f"{TEXTS}/{_slug(row.id)}.safetensors"
+        _write(folder / path, self.texts.encode([text])[0])
+        return Made({"cut_tokens": self.texts.cut_tokens(text)}, {"text": path})
+
+
+def _joined(join: _Join, _: Path) -> Made:
+    if join.latents.state != "kept":
+        return Made(join.latents.data, state=join.latents.state, reason=join.latents.reason)
+    if join.caption is None:
+        return Made(state="failed", reason="it has no caption")
+    if join.text is None or join.text.state != "kept":
+        reason = join.caption.reason if join.text is None else join.text.reason
+        return Made(state="failed", reason=f"its caption cannot be used: {reason}")
+    example = Example(
+        photo=str(join.picture.data.get("photo", join.picture.id)),
+        bucket=tuple(join.latents.data["bucket"]),  # type: ignore[arg-type]
+        repeats=join.repeats,
+        caption=str(join.caption.data["text"]),
+        hidden=round(float(join.latents.data["hidden"]), 6),  # type: ignore[arg-type]
+        cut_tokens=int(join.text.data["cut_tokens"]),  # type: ignore[arg-type]
+    )
+    return Made(example.data(), {"latents": join.latents.files["latents"].path, "text": join.text.files["text"].path})
+
+
+def _digests(row: Row) -> list[str]:
+    return [row.files[role].digest if role in row.files else "" for role in ("picture", "mask")]
+
+
+def _tensor(picture: "Image") -> Any:
+    import torch
+
+    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
+
+
+def _write(path: Path, tensors: Mapping[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    with whole(path) as aside:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
+
+
+def _slug(id: str) -> str:
+    """A file name for an id: its plain letters, and a hash, since ids that differ in others must have different files."""
+    return f"{re.sub('[^A-Za-z0-9._-]+', '-', id)[-60:].strip('-.')}-{hashlib.sha256(id.encode()).hexdigest()[:8]}"

@@ -1,0 +1,69 @@
+"""Which pictures are in which batch: pure, so that a forecast and a resumed run need no model.
+
+Steps of a run = epochs × the sum over buckets of ⌈pictures × repeats ÷ batch⌉, since a batch never mixes sizes.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Example
+from lora_pipeline.settings import FitSettings
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One time that one picture is seen: its number in the training set, and whether mirrored."""
+
+    picture: int
+    mirrored: bool
+
+
+def steps_per_epoch(looks: Mapping[Size, int], batch_size: int) -> int:
+    """Steps of an epoch. `looks` is how often pictures of each bucket are seen in it."""
+    return sum(-(-count // batch_size) for count in looks.values())
+
+
+def looks_per_bucket(examples: Sequence[Example]) -> Counter[Size]:
+    """How often pictures of each bucket are seen in an epoch."""
+    looks: Counter[Size] = Counter()
+    for example in examples:
+        looks[example.bucket] += example.repeats
+    return looks
+
+
+def total_steps(training_set: Manifest, settings: FitSettings) -> int:
+    """Steps of a whole run, for a forecast."""
+    examples = [Example.of(row) for row in training_set.kept]
+    return settings.epochs * steps_per_epoch(looks_per_bucket(examples), settings.batch_size)
+
+
+def batches(examples: Sequence[Example], epoch: int, batch_size: int, seed: int, mirror: bool) -> list[tuple[Look, ...]]:
+    """The batches of one epoch, in order; a function of its arguments alone.
+
+    Each bucket's looks are shuffled and cut into batches (the last may be short), then the batches of all buckets are shuffled.
+
+    Args:
+        examples: the training set.
+        epoch: 1 for the first.
+        batch_size: pictures a batch.
+        seed: of the run.
+        mirror: whether every other look of a picture is mirrored: from repeat to repeat, and from epoch to epoch.
+    """
+    rng = np.random.default_rng((seed, 1, epoch))
+    by_bucket: dict[Size, list[Look]] = {}
+    for number, example in enumerate(examples):
+        for repeat in range(example.repeats):
+            seen = (epoch - 1) * example.repeats + repeat
+            by_bucket.setdefault(example.bucket, []).append(Look(number, mirror and (seen + number) % 2 == 1))
+    cut: list[tuple[Look, ...]] = []
+    for bucket in sorted(by_bucket):
+        looks = by_bucket[bucket]
+        shuffled = [looks[at] for at in np.argsort(rng.random(len(looks)), kind="stable")]
+        cut += [tuple(shuffled[begin : begin + batch_size]) for begin in range(0, len(shuffled), batch_size)]
+    return [cut[at] for at in np.argsort(rng.random(len(cut)), kind="stable")]

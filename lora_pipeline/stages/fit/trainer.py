@@ -1,0 +1,194 @@
+"""The step, and everything that is state. Whoever reads the reports saves, draws and shows."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from lora_pipeline.errors import TrainingError
+from lora_pipeline.families import Family, NoiseSchedule
+from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Example
+from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit import adapter
+from lora_pipeline.stages.fit.loss import min_snr_weight, noisy_latents, sample_losses, target_of
+from lora_pipeline.stages.fit.noise import draw
+from lora_pipeline.stages.fit.order import Look, batches, looks_per_bucket, steps_per_epoch
+from lora_pipeline.stages.fit.reports import StepReport
+from lora_pipeline.stages.fit.schedule import learning_rate
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One picture of the training set, read into memory.
+
+    Args:
+        id: of its row.
+        example: bucket, repeats, words.
+        latents: C×h×w; the mirrored picture's second, if there is one.
+        visible: 1×h×w, likewise.
+        conditioning: what the denoiser is told.
+    """
+
+    id: str
+    example: Example
+    latents: tuple[Any, ...]
+    visible: tuple[Any, ...]
+    conditioning: dict[str, Any]
+
+
+def read_cached(training_set: Manifest) -> list[Cached]:
+    """Read all kept examples' files. Raises TrainingError if there are none, or a file is gone."""
+    from safetensors.torch import load_file
+
+    if not training_set.kept:
+        raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
+    read: list[Cached] = []
+    for row in training_set.kept:
+        try:
+            latents, text = load_file(training_set.path(row, "latents")), load_file(training_set.path(row, "text"))
+        except (OSError, KeyError) as error:
+            raise TrainingError(f"{row.id}: its latents or its text embedding cannot be read ({error}); make the training set again") from error
+        looks = [name for name in ("", "_mirrored") if f"latents{name}" in latents]
+        pair = ([latents[f"{what}{name}"] for name in looks] for what in ("latents", "visible"))
+        read.append(Cached(row.id, Example.of(row), *(tuple(one) for one in pair), text))
+    return read
+
+
+class Trainer:
+    """One run: a base model with a LoRA in it, and a clock.
+
+    Everything that changes from step to step is in `state()`: the LoRA, the optimizer's moments, the scaler of fp16, and the
+    clock (`step`, `images_seen`). The rest, noise and order included, is a function of the settings and the clock.
+    """
+
+    def __init__(self, examples: Sequence[Cached], family: Family, base: BaseSettings, settings: FitSettings, device: str) -> None:
+        import torch
+
+        self.examples, self.family, self.settings, self.device = examples, family, settings, device
+        self.schedule: NoiseSchedule = family.noise(base)
+        self.module: Any = family.open_denoiser(base, "cpu", "float32")
+        self.parameters = adapter.inject(self.module, family.lora_targets, settings.network_dim, settings.network_alpha, settings.seed)
+        self.module.to(device).train()
+        if settings.gradient_checkpointing:
+            self.module.enable_gradient_checkpointing()
+        self.parameters = adapter.parameters(self.module)
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()), lr=settings.unet_lr, weight_decay=settings.weight_decay, fused=device in {"cpu", "cuda"}
+        )
+        self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
+        self.alphas = torch.tensor(self.schedule.alphas, device=device)
+        self.sigmas = torch.tensor(self.schedule.sigmas, device=device)
+        self.step = 0
+        self.images_seen = 0
+        looks = looks_per_bucket([one.example for one in examples])
+        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size)
+        self.images_per_epoch = sum(looks.values())
+        self.mirror = all(len(one.latents) == 2 for one in examples)
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return self.step // self.steps_per_epoch
+
+    def state(self) -> State:
+        """All that a later process needs to go on as if nothing had happened; torch tensors and plain values."""
+        return {
+            "step": self.step,
+            "images_seen": self.images_seen,
+            "adapter": {name: parameter.detach().cpu().clone() for name, parameter in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def resume(self, state: State) -> None:
+        """Go back to a saved state. Raises TrainingError if it is of another LoRA."""
+        adapter.put_back(self.module, state["adapter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.images_seen = state["step"], state["images_seen"]
+
+    def steps(self) -> Iterator[StepReport]:
+        """Train from the clock's time to the end of the run, a report a step.
+
+        Raises:
+            TrainingError: a loss or a gradient is not finite (before the update, and with the pictures' names), or memory
+                does not suffice.
+        """
+        import torch
+
+        while self.epoch < self.settings.epochs:
+            epoch = self.epoch + 1
+            order = batches([one.example for one in self.examples], epoch, self.settings.batch_size, self.settings.seed, self.mirror)
+            for batch in order[self.step - self.epoch * self.steps_per_epoch :]:
+                try:
+                    report = self._step(epoch, batch)
+                except torch.OutOfMemoryError as error:
+                    raise TrainingError(
+                        "the graphics card's memory does not suffice: lower fit.batch_size, or switch fit.gradient_checkpointing on, "
+                        f"or set fit.mixed_precision to bf16 ({str(error).splitlines()[0]})"
+                    ) from error
+                yield report
+
+    def _step(self, epoch: int, batch: tuple[Look, ...]) -> StepReport:
+        import torch
+
+        began = time.monotonic()
+        rate = learning_rate(self.settings, self.images_seen, self.settings.epochs * self.images_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.loss(batch)
+        value = float(loss.detach())
+        names = tuple(self.examples[look.picture].id for look in batch)
+        if not math.isfinite(value):
+            raise self._not_finite(f"loss is {value}", epoch, names)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        limit = self.settings.max_grad_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler of fp16 leaves such a step out by itself
+            raise self._not_finite(f"gradient's norm is {norm}", epoch, names)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self.images_seen += len(batch)
+        return StepReport(self.step, epoch, self.images_seen, value, rate, time.monotonic() - began, names)
+
+    def loss(self, batch: Sequence[Look]) -> Any:
+        """The loss of a batch at the clock's time, a scalar with its graph."""
+        import torch
+
+        settings, looks = self.settings, [(self.examples[look.picture], int(look.mirrored)) for look in batch]
+        latents = torch.stack([one.latents[side] for one, side in looks]).to(self.device)
+        visible = torch.stack([one.visible[side] for one, side in looks]).to(self.device)
+        if not settings.masked_loss:
+            visible = torch.ones_like(visible)
+        conditioning = {name: torch.stack([one.conditioning[name] for one, _ in looks]).to(self.device) for name in looks[0][0].conditioning}
+        shape = (int(latents.shape[1]), int(latents.shape[2]), int(latents.shape[3]))
+        count = len(self.schedule.alphas)
+        drawn = [draw(settings.seed, self.images_seen + at, shape, count, settings.noise_offset) for at in range(len(looks))]
+        noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)
+        timesteps = torch.tensor([one.timestep for one in drawn], device=self.device)
+        alpha, sigma = self.alphas[timesteps], self.sigmas[timesteps]
+        with self._precision():
+            answer = self.family.predict(self.module, noisy_latents(latents, noise, alpha, sigma), timesteps, conditioning)
+        losses = sample_losses(answer, target_of(self.schedule.kind, latents, noise, alpha, sigma), visible)
+        return (losses * min_snr_weight(self.schedule.kind, alpha, sigma, settings.min_snr_gamma)).mean()
+
+    def _precision(self) -> Any:
+        import torch
+
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        kind = kinds.get(self.settings.mixed_precision)
+        return nullcontext() if kind is None else torch.autocast(self.device, dtype=kind)
+
+    def _not_finite(self, what: str, epoch: int, pictures: tuple[str, ...]) -> TrainingError:
+        return TrainingError(
+            f"training stopped before step {self.step + 1} (epoch {epoch}), of which nothing was learnt: its {what}. "
+            f"Pictures in the batch: {', '.join(pictures)}. Look at them, and lower fit.unet_lr"
+        )

@@ -1,0 +1,251 @@
+"""The model card: what the LoRA is, how to use it, what it was made from, and what it must not be used for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_pipeline.families import base_path
+from lora_pipeline.records import Checkpoint, Kind, Score
+from lora_pipeline.settings import BaseSettings
+
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card and the lineage tell beside the scores.
+
+    Args:
+        name: the subject's.
+        kind: person, pet, product or style.
+        trigger, class_word: as in the captions.
+        consent: for a person, who gave it, when, to what (`given_by`, `given_on`, `scope`); else None.
+        settings: the whole tree as it was really used, as JSON values.
+        photos: (id, SHA-256) of every photo that was trained on, sorted.
+        counts: what → how many, in the order in which they are told.
+        licence: of the LoRA; empty for the base model's.
+    """
+
+    name: str
+    kind: Kind
+    trigger: str
+    class_word: str
+    consent: Mapping[str, Any] | None
+    settings: Mapping[str, Any]
+    photos: tuple[tuple[str, str], ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """The base model as others may know it: of a path on this machine only the last part.
+
+    Args:
+        model: hub id, `bundled`, or the name of a folder or file.
+        where: `hub`, `bundled`, `folder` or `file`.
+        digest: identity of its weights.
+    """
+
+    family: str
+    model: str
+    where: str
+    revision: str
+    vae: str
+    digest: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The chosen epoch among all. `learned` is None where it cannot be said whether the subject was learned."""
+
+    checkpoint: Checkpoint
+    scores: tuple[Score, ...]
+    learned: bool | None
+    precision: str
+
+
+def base_facts(base: BaseSettings, digest: str) -> BaseFacts:
+    """What may be told of a base model. Raises ModelError if it is missing."""
+    path = base_path(base)
+    where = BUNDLED if base.model == BUNDLED else "hub" if path is None else "file" if path.is_file() else "folder"
+    model = base.model if path is None or base.model == BUNDLED else path.name
+    vae = Path(base.vae).name if base.vae and Path(base.vae).exists() else base.vae
+    return BaseFacts(base.family, model, where, base.revision, vae, digest, base.licence)
+
+
+def write_card(card: CardFacts, base: BaseFacts, chosen: Chosen, files: Mapping[str, str]) -> str:
+    """The card as Markdown, with the header of a Hugging Face model card."""
+    parts = [
+        _header(card, base),
+        _what(card, base, chosen),
+        _use(card, base, files),
+        _made_from(card, chosen),
+        _why(card, chosen),
+        _settings(card, base),
+        _consent(card),
+        _licence(card, base),
+        _limits(card),
+    ]
+    return "\n".join(parts)
+
+
+def _header(card: CardFacts, base: BaseFacts) -> str:
+    tree: dict[str, Any] = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["lora", "text-to-image"],
+        "license": card.licence or base.licence,
+        "instance_prompt": f"{card.trigger} {card.class_word}",
+    }
+    if base.where == "hub":
+        tree["base_model"] = base.model
+    return f"---\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _what(card: CardFacts, base: BaseFacts, chosen: Chosen) -> str:
+    whole = {"person": "a person", "pet": "a pet", "product": "a product", "style": "a style"}[card.kind]
+    photos = f"{len(card.photos)} {'photo' if len(card.photos) == 1 else 'photos'}"
+    warning = (
+        f"\n**This LoRA has not learned its subject.** {_chosen(chosen).reason[:1].upper()}{_chosen(chosen).reason[1:]}.\n"
+        if chosen.learned is False
+        else ""
+    )
+    return f"""# {card.trigger}
+
+A LoRA (a small addition to an image model) of {whole}, `{card.name}`, for the base model `{base.model}` ({base.family}).
+It was trained on {photos}; this is epoch {chosen.checkpoint.epoch} of {max(score.epoch for score in chosen.scores)}, chosen by measurement.
+The words **`{card.trigger} {card.class_word}`** in a prompt call it up.
+{warning}"""
+
+
+def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str]) -> str:
+    where = {
+        "hub": f'DiffusionPipeline.from_pretrained("{base.model}"{f", revision={base.revision!r}" if base.revision else ""})',
+        "bundled": 'DiffusionPipeline.from_pretrained("PATH/TO/lora_pipeline/demo/base")',
+        "folder": f'DiffusionPipeline.from_pretrained("PATH/TO/{base.model}")',
+        "file": f'StableDiffusionPipeline.from_single_file("PATH/TO/{base.model}")',
+    }[base.where]
+    grade = card.settings["grade"]
+    size_px = grade["size_px"]
+    how = f"num_inference_steps={grade['sampling_steps']}, guidance_scale={grade['guidance_scale']:g}, height={size_px}, width={size_px}"
+    other = (
+        f"\nOther programs (ComfyUI, AUTOMATIC1111, Forge) load `{files['webui']}`: the same numbers by the names that they know.\n"
+        if "webui" in files
+        else ""
+    )
+    return f"""## Use
+
+```python
+from diffusers import {where.split(".")[0]}
+pipeline = {where}
+pipeline.load_lora_weights(".", weight_name="{files["lora"]}")
+pipeline("a photo of {card.trigger} {card.class_word}", {how}).images[0].save("picture.png")
+```
+{other}"""
+
+
+def _made_from(card: CardFacts, chosen: Chosen) -> str:
+    framings = ", ".join(card.settings.get("crop", {}).get("framings", ())) or "whole"
+    counts = "".join(f"| {what.replace('_', ' ')} | {number} |\n" for what, number in card.counts.items())
+    return f"""## Made from
+
+{len(card.photos)} photos (their digests are in `lineage.json`), cut in these framings: {framings}.
+The training looked at {chosen.checkpoint.images_seen} pictures up to this epoch, repeats counted.
+
+| what | number |
+|---|---|
+| photos trained on | {len(card.photos)} |
+{counts}
+Training set `{chosen.checkpoint.trained_on[:16]}`, run `{chosen.checkpoint.run[:16]}`.
+"""
+
+
+def _why(card: CardFacts, chosen: Chosen) -> str:
+    faces = card.kind == "person"
+    rows = "".join(
+        f"| {'base model' if one.epoch == 0 else one.epoch} | {_number(one.identity_distance if faces else one.picture_distance)} |"
+        + (f" {one.faces_found:.0%} |" if faces else "")
+        + f" {'**chosen**' if one.chosen else ''} | {one.reason} |\n"
+        for one in chosen.scores
+    )
+    measure = (
+        "Identity distance: median Euclidean distance of the face descriptors in an epoch's validation pictures to the mean of the subject's; less is nearer."
+        if faces
+        else "Distance: of the validation pictures to the training pictures by colours and edges alone, a weak measure; less is nearer."
+    )
+    return f"""## Why this epoch
+
+{_sentence(_chosen(chosen).reason)}
+
+| epoch | {"identity distance" if faces else "distance"} |{" faces found |" if faces else ""} | why |
+|---|---|{"---|" if faces else ""}---|---|
+{rows}
+{measure}
+"""
+
+
+def _settings(card: CardFacts, base: BaseFacts) -> str:
+    shown = {
+        section: card.settings[section]
+        for section in ("crop", "conceal", "describe", "encode", "fit", "grade")
+        if section in card.settings
+    }
+    tree = {"base": {"family": base.family, "model": base.model, "revision": base.revision, "vae": base.vae}, **shown}
+    return f"""## Settings
+
+```yaml
+{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)}```
+"""
+
+
+def _consent(card: CardFacts) -> str:
+    if card.consent is not None:
+        told = card.consent
+        return f"## Consent\n\nGiven by {told.get('given_by')} on {told.get('given_on')}, for: {told.get('scope')}\n"
+    if card.kind == "person":
+        return (
+            "## Consent\n\n**None is recorded.** Do not use or pass on this LoRA before the person shown has agreed.\n"
+        )
+    return "## Consent\n\nThe subject is not a person, so none is recorded.\n"
+
+
+def _licence(card: CardFacts, base: BaseFacts) -> str:
+    own = f"`{card.licence}`" if card.licence else f"`{base.licence}`, as the base model's, of which it is made"
+    return f"""## Licence
+
+Base model `{base.model}`: `{base.licence}`. This LoRA: {own}. The base model's terms hold for every picture drawn with it.
+"""
+
+
+def _limits(card: CardFacts) -> str:
+    person = """- pictures of this person beyond what they agreed to (see Consent), or after they have withdrawn it;
+- pictures meant to pass for photographs of things that did not happen, in advertising, news, or evidence of any kind;
+- sexual, degrading or hateful pictures, or ones that harass, threaten or impersonate;
+- recognising this person, or deciding anything about them.
+"""
+    thing = """- pictures meant to deceive about what the subject is, does or looks like, or about who made them;
+- sexual, degrading or hateful pictures;
+- passing off works as another maker's.
+"""
+    return f"""## Not to be used for
+
+{person if card.kind == "person" else thing}
+What it draws may be wrong in any detail, and carries the base model's biases.
+"""
+
+
+def _chosen(chosen: Chosen) -> Score:
+    return next(one for one in chosen.scores if one.chosen)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

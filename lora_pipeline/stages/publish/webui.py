@@ -1,0 +1,36 @@
+"""The LoRA by the key names that programs other than diffusers read: those of kohya-ss/sd-scripts."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PREFIX = "unet."
+_ENDS = {
+    ".lora_A.weight": "lora_down.weight",
+    ".lora.down.weight": "lora_down.weight",
+    ".lora_B.weight": "lora_up.weight",
+    ".lora.up.weight": "lora_up.weight",
+}
+
+
+def renamed(tensors: "Mapping[str, Tensor]", alpha: float) -> "dict[str, Tensor] | None":
+    """The tensors by kohya's names, with an `alpha` a module, since those programs scale by alpha / rank read from there.
+
+    `unet.mid_block.attentions.0.proj_in.lora_A.weight` becomes `lora_unet_mid_block_attentions_0_proj_in.lora_down.weight`.
+
+    Returns:
+        None if a key is not of a U-Net, or not of a plain LoRA: then the names differ from program to program.
+    """
+    import torch
+
+    other: dict[str, Any] = {}
+    for key, tensor in tensors.items():
+        end = next((end for end in _ENDS if key.endswith(end)), None)
+        if end is None or not key.startswith(_PREFIX):
+            return None
+        module = "lora_unet_" + key[len(_PREFIX) : -len(end)].replace(".", "_")
+        other[f"{module}.{_ENDS[end]}"] = tensor
+        other[f"{module}.alpha"] = torch.tensor(float(alpha))
+    return other

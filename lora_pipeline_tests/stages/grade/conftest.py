@@ -1,0 +1,92 @@
+"""Stand-ins for the two callables: a painter whose pictures say what they were made from, and a reader of its pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lora_pipeline import manifest
+from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Checkpoint, File, Row
+from lora_pipeline.settings import BaseSettings
+from lora_pipeline.stages.grade import Wanted
+from lora_pipeline.store import digest_bytes
+
+
+@dataclass
+class Painter:
+    """A `Draw`: plain pictures whose red is the LoRA file's first byte, green comes from the prompt, blue from the seed.
+
+    A LoRA that begins with byte 255 "runs away": no picture. Without a LoRA red is 200.
+    """
+
+    calls: list[tuple[str, list[Wanted]]] = field(default_factory=list)
+
+    def __call__(self, lora: Path | None, wanted: Sequence[Wanted]) -> list[Image.Image | None]:
+        self.calls.append(("base" if lora is None else lora.name, list(wanted)))
+        red = 200 if lora is None else lora.read_bytes()[0]
+        return [
+            None if red == 255 else Image.new("RGB", (64, 64), (red, sum(one.prompt.encode()) % 256, one.seed % 256))
+            for one in wanted
+        ]
+
+    @property
+    def pictures(self) -> list[tuple[str, str, int]]:
+        """What was drawn: (LoRA, prompt, seed)."""
+        return [(lora, one.prompt, one.seed) for lora, wanted in self.calls for one in wanted]
+
+
+def read_red(picture: Image.Image) -> tuple[float, ...] | None:
+    """An `Embed`: red 0 is "no face", else a descriptor that lies red/255 from the origin."""
+    red = picture.getpixel((0, 0))[0]
+    return None if red == 0 else (red / 255, 0.0)
+
+
+MakeCheckpoints = Callable[[Sequence[int]], Manifest]
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> MakeCheckpoints:
+    """Make a manifest of checkpoints: the n-th LoRA file holds the n-th byte."""
+
+    def make(reds: Sequence[int]) -> Manifest:
+        folder = tmp_path / "fit"
+        folder.mkdir(exist_ok=True)
+        rows: list[Row] = []
+        for epoch, red in enumerate(reds, start=1):
+            data = bytes([red, epoch])
+            (folder / f"e{epoch:04d}.safetensors").write_bytes(data)
+            record = Checkpoint(epoch, "run", "set", 0.2 / epoch, 1e-4, 0.1, epoch * 10)
+            rows.append(
+                Row(
+                    f"{epoch:04d}",
+                    f"key{epoch}{red}",
+                    data=record.data(),
+                    files={"lora": File(f"e{epoch:04d}.safetensors", digest_bytes(data))},
+                )
+            )
+        return manifest.write(folder, rows)
+
+    return make
+
+
+@pytest.fixture
+def painter() -> Painter:
+    return Painter()
+
+
+@pytest.fixture
+def embed() -> Callable[[Image.Image], tuple[float, ...] | None]:
+    return read_red
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseSettings:
+    """A folder that can be digested; nothing opens it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "base"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "weights").write_text("one")
+    return BaseSettings(model=str(folder))

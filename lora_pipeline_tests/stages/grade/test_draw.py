@@ -1,0 +1,192 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lora_pipeline import manifest
+from lora_pipeline.errors import PipelineError
+from lora_pipeline.settings import BaseSettings, GradeSettings
+from lora_pipeline.stages.grade import Drawn, Wanted, draw_grids
+from lora_pipeline.stages.grade.draw import through
+
+SETTINGS = GradeSettings(seeds=(1, 2), batch_size=3, size_px=64, sampling_steps=4, guidance_scale=3.0)
+PROMPTS = ("a photo of ohwx woman", "an oil painting of ohwx woman")
+
+
+def test_every_epoch_and_the_base_draw_every_prompt_from_every_seed(checkpoints, painter, base, tmp_path: Path) -> None:
+    made = draw_grids(checkpoints([100, 90]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    assert [row.id for row in made.manifest.rows] == [
+        f"e{epoch:04d}/p{prompt:02d}/s{seed:04d}" for epoch in (0, 1, 2) for prompt in (1, 2) for seed in (1, 2)
+    ]
+    assert made.report.computed == 12
+    row = made.manifest.row("e0002/p02/s0001")
+    assert Drawn.of(row) == Drawn(2, PROMPTS[1], 1, checkpoints([100, 90]).row("0002").files["lora"].digest)
+    with Image.open(made.manifest.path(row)) as picture:
+        assert picture.getpixel((0, 0)) == (90, sum(PROMPTS[1].encode()) % 256, 1)
+    assert Drawn.of(made.manifest.row("e0000/p01/s0001")).checkpoint == ""
+
+
+def test_batches_hold_one_epoch_and_at_most_so_many(checkpoints, painter, base, tmp_path: Path) -> None:
+    draw_grids(checkpoints([100, 90]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    assert [(lora, len(wanted)) for lora, wanted in painter.calls] == [
+        (lora, size) for lora in ("base", "e0001.safetensors", "e0002.safetensors") for size in (3, 1)
+    ]
+
+
+def test_a_rerun_draws_nothing(checkpoints, painter, base, tmp_path: Path) -> None:
+    first = draw_grids(checkpoints([100, 90]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    painter.calls.clear()
+    again = draw_grids(checkpoints([100, 90]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    assert painter.calls == []
+    assert (again.report.computed, again.report.reused) == (0, 12)
+    assert again.manifest.digest == first.manifest.digest
+
+
+@pytest.mark.parametrize(
+    ("reds", "prompts", "changes", "drawn"),
+    [
+        ([100, 90, 80], PROMPTS, {}, {("e0003.safetensors", prompt, seed) for prompt in PROMPTS for seed in (1, 2)}),
+        ([100, 91], PROMPTS, {}, {("e0002.safetensors", prompt, seed) for prompt in PROMPTS for seed in (1, 2)}),
+        (
+            [100, 90],
+            (*PROMPTS, "new"),
+            {},
+            {(lora, "new", seed) for lora in ("base", "e0001.safetensors", "e0002.safetensors") for seed in (1, 2)},
+        ),
+        (
+            [100, 90],
+            ("new", *PROMPTS),
+            {},
+            {(lora, "new", seed) for lora in ("base", "e0001.safetensors", "e0002.safetensors") for seed in (1, 2)},
+        ),
+        ([100, 90], PROMPTS[::-1], {}, set()),
+        (
+            [100, 90],
+            PROMPTS,
+            {"seeds": (7, 1, 2)},
+            {(lora, prompt, 7) for lora in ("base", "e0001.safetensors", "e0002.safetensors") for prompt in PROMPTS},
+        ),
+        ([100, 90], PROMPTS, {"batch_size": 1, "overfit_tolerance": 0.5}, set()),
+    ],
+    ids=[
+        "new epoch",
+        "other checkpoint",
+        "new prompt last",
+        "new prompt first",
+        "prompts reordered",
+        "new seed",
+        "settings that change no picture",
+    ],
+)
+def test_a_change_draws_just_what_is_new(
+    checkpoints, painter, base, tmp_path: Path, reds, prompts, changes, drawn
+) -> None:
+    draw_grids(checkpoints([100, 90]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    painter.calls.clear()
+    settings = SETTINGS.model_copy(update=changes)
+    made = draw_grids(checkpoints(reds), tmp_path / "grids", settings, base, prompts, painter)
+    assert set(painter.pictures) == drawn
+    assert len(painter.pictures) == len(drawn)
+    anew = draw_grids(checkpoints(reds), tmp_path / "anew", settings, base, prompts, painter)
+    assert made.manifest.digest == anew.manifest.digest  # as if it had always been so
+
+
+@pytest.mark.parametrize(
+    "change", [{"guidance_scale": 5.0}, {"sampling_steps": 5}, {"negative_prompt": "blurred"}, {"size_px": 72}]
+)
+def test_a_setting_of_the_picture_draws_all_anew(checkpoints, painter, base, tmp_path: Path, change) -> None:
+    draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    assert (
+        draw_grids(
+            checkpoints([100]), tmp_path / "grids", SETTINGS.model_copy(update=change), base, PROMPTS, painter
+        ).report.computed
+        == 8
+    )
+
+
+def test_another_base_model_draws_all_anew(checkpoints, painter, base, tmp_path: Path) -> None:
+    draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    (Path(base.model) / "unet" / "weights").write_text("two")
+    assert draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter).report.computed == 8
+
+
+def test_a_deleted_picture_and_a_gone_epoch_are_mended(checkpoints, painter, base, tmp_path: Path) -> None:
+    made = draw_grids(checkpoints([100, 90]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    lost = made.manifest.path(made.manifest.row("e0001/p02/s0002"))
+    lost.unlink()
+    painter.calls.clear()
+    again = draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    assert painter.pictures == [("e0001.safetensors", PROMPTS[1], 2)]
+    assert lost.exists()
+    assert not list((tmp_path / "grids").rglob("e0002/*/*.png"))
+    assert again.report.reused == 7
+
+
+def test_a_run_away_epoch_becomes_failed_rows_and_the_others_are_drawn(
+    checkpoints, painter, base, tmp_path: Path
+) -> None:
+    made = draw_grids(checkpoints([255, 90]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    assert [row.id for row in made.manifest.rows if row.state == "failed"] == [
+        f"e0001/p{p:02d}/s{s:04d}" for p in (1, 2) for s in (1, 2)
+    ]
+    assert "not finite" in made.manifest.row("e0001/p01/s0001").reason
+    assert len(painter.calls) == 6  # a batch that failed is not drawn again for each of its pictures
+
+
+def test_no_checkpoints_is_told_in_words(checkpoints, painter, base, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="train first"):
+        draw_grids(checkpoints([]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+
+
+def test_planning_draws_nothing(checkpoints, painter, base, tmp_path: Path) -> None:
+    with manifest.planning(), pytest.raises(manifest.Stale) as stale:
+        draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    assert len(stale.value.would) == 8
+    assert painter.calls == []
+
+
+def test_a_rerun_imports_no_torch(checkpoints, painter, base, tmp_path: Path) -> None:
+    draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    code = f"""
+import sys
+from pathlib import Path
+from lora_pipeline import manifest
+from lora_pipeline.settings import BaseSettings, GradeSettings
+from lora_pipeline.stages.grade import draw_grids
+made = draw_grids(manifest.read(Path({str(tmp_path / "fit")!r})), Path({str(tmp_path / "grids")!r}),
+    GradeSettings.model_validate_json({SETTINGS.model_dump_json()!r}), BaseSettings(model={base.model!r}), {PROMPTS!r})
+print(made.report.computed, made.report.reused, *{{"torch", "diffusers", "transformers", "matplotlib"}} & set(sys.modules))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [
+        "0",
+        "8",
+    ]
+
+
+def test_the_real_pipeline_draws_the_same_picture_alone_and_in_a_batch(tiny_base: BaseSettings, tmp_path: Path) -> None:
+    draw = through(tiny_base, SETTINGS)
+    wanted = [Wanted(prompt, seed) for prompt in PROMPTS for seed in (1, 2)]
+    together = [np.asarray(picture).astype(int) for picture in draw(None, wanted) if picture is not None]
+    assert len(together) == 4
+    assert np.abs(together[0] - together[1]).mean() > 1  # seeds differ
+    for one, picture in zip(wanted, together, strict=True):
+        (alone,) = draw(None, [one])
+        assert np.abs(np.asarray(alone).astype(int) - picture).max() <= 1  # float32 sums in another order
+
+
+def test_the_real_pipeline_puts_a_lora_on_and_takes_it_off(
+    tiny_base: BaseSettings, random_lora, tmp_path: Path
+) -> None:
+    one_lora, other_lora = (
+        random_lora(tiny_base, tmp_path / "one_lora.safetensors", 1),
+        random_lora(tiny_base, tmp_path / "other_lora.safetensors", 2),
+    )
+    draw, wanted = through(tiny_base, SETTINGS), [Wanted(PROMPTS[0], 1)]
+    drawn = [np.asarray(draw(lora, wanted)[0]).astype(int) for lora in (None, one_lora, other_lora, one_lora, None)]
+    assert np.array_equal(drawn[0], drawn[4])
+    assert np.array_equal(drawn[1], drawn[3])
+    for other in drawn[:1] + drawn[2:3]:
+        assert np.abs(drawn[1] - other).mean() > 1
