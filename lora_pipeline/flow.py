@@ -31,6 +31,10 @@ USED = "settings.json"
 OnReport = Callable[[fitting.StepReport | fitting.EpochReport], None]
 
 
+def to_nobody(report: "fitting.StepReport | fitting.EpochReport") -> None:
+    """Hear a report of training and do nothing."""
+
+
 @dataclass(frozen=True)
 class Work:
     """One subject on its way through the stages.
@@ -107,7 +111,7 @@ def encode(work: Work) -> Outcome:
     )
 
 
-def fit(work: Work, on_report: OnReport = lambda _: None) -> Outcome:
+def fit(work: Work, on_report: OnReport = to_nobody) -> Outcome:
     """`training_set` → `lora_checkpoints`. `on_report` hears of every step and epoch while it trains."""
     settings = work.settings
     prompt = work.subject.fill(settings.fit.sample_prompt)

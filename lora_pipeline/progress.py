@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -20,7 +20,7 @@ def bars() -> Progress:
     """A tqdm bar a task, for a terminal."""
     from tqdm import tqdm
 
-    open_bars: dict[str, tqdm[None]] = {}
+    open_bars: dict[str, Any] = {}
 
     def tell(what: str, done: int, total: int) -> None:
         bar = open_bars.get(what) or open_bars.setdefault(what, tqdm(total=total, desc=what, file=sys.stderr))

@@ -55,7 +55,7 @@ def _result(work: Work) -> list[str]:
 
 def standing(standings: Sequence[Standing]) -> str:
     """A subject's stages: fresh or why not, what is kept, and why what is not kept is not."""
-    rows = [("stage", "kept", "dropped", "failed", "now")]
+    rows: list[Sequence[str]] = [("stage", "kept", "dropped", "failed", "now")]
     for one in standings:
         states = [row.state for row in one.made.rows]
         counts = [str(states.count(state)) for state in ("kept", "dropped", "failed")]

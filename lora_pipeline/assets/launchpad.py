@@ -1,7 +1,7 @@
 """A section of the settings as Dagster config: every field optional, since the subject's recipe has the default."""
 
 from enum import Enum
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import dagster as dg
 from pydantic import Field, create_model
@@ -19,10 +19,9 @@ def launchpad(section: type[Section]) -> type[dg.Config]:
         name: (_type(name, field.annotation) | None, Field(default=None, description=field.description))
         for name, field in section.model_fields.items()
     }
-    config = create_model(
+    return create_model(
         section.__name__.replace("Settings", "Config"), __base__=dg.Config, __doc__=section.__doc__, **fields
     )
-    return cast(type[dg.Config], config)
 
 
 def given(config: dg.Config) -> dict[str, Any]:

@@ -54,16 +54,14 @@ def photos_changed(context: dg.SensorEvaluationContext, house: House) -> dg.Sens
         seen = memory.get(name, Seen(look="", started="", runs=0))
         look = look_of(files)
         if look != seen["look"]:
-            now[name] = {**seen, "look": look}
+            now[name] = Seen(look=look, started=seen["started"], runs=seen["runs"])
             continue
-        content = content_of(store, name, files)
-        if content != seen["started"]:
-            # What a person has run by hand since the last tick needs no second run.
-            if not up_to_date(store, name):
-                seen = {**seen, "runs": seen["runs"] + 1}
-                requests.append(dg.RunRequest(run_key=f"{name}:{content[:16]}:{seen['runs']}", partition_key=name))
-            seen = {**seen, "started": content}
-        now[name] = {**seen, "look": look}
+        content, runs = content_of(store, name, files), seen["runs"]
+        # What a person has run by hand since the last tick needs no second run.
+        if content != seen["started"] and not up_to_date(store, name):
+            runs += 1
+            requests.append(dg.RunRequest(run_key=f"{name}:{content[:16]}:{runs}", partition_key=name))
+        now[name] = Seen(look=look, started=content, runs=runs)
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(now))
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -54,9 +55,7 @@ def stage(
         run: in place of the step's own, where Dagster's context is needed.
     """
     step = next(step for step in flow.STEPS if step.noun == noun)
-    settings = Settings.model_fields[step.sections[0]].annotation
-    assert settings is not None
-    config_type = launchpad(settings)
+    config_type = launchpad(type(getattr(Settings(), step.sections[0])))
 
     def make(show: Show) -> dg.AssetsDefinition:
         @dg.asset(
@@ -72,10 +71,10 @@ def stage(
             automation_condition=ON_CHANGE,
             kinds={"torch"} if gpu else {"python"},
         )
-        def asset(context: dg.AssetExecutionContext, house: House, config: config_type) -> dg.MaterializeResult[None]:  # pyright: ignore[reportInvalidTypeForm]
+        def asset(context: dg.AssetExecutionContext, house: House, config: config_type) -> dg.MaterializeResult[Any]:  # pyright: ignore[reportInvalidTypeForm]
             try:
                 work = _work(context, house, step.sections[0], given(config))
-                outcome = flow.take(step, work, None if run is None else lambda work: run(work, context))
+                outcome = flow.take(step, work, partial(run, context=context) if run else None)
                 shown, results = show(work, outcome)
             except PipelineError as error:
                 raise dg.Failure(description=str(error), allow_retries=False) from None

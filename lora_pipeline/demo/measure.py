@@ -51,7 +51,7 @@ class Measured:
 
 def open_base(folder: Path = BASE) -> Any:
     """The bundled pipeline, in float32 on the CPU, silent."""
-    from diffusers import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)

@@ -49,7 +49,7 @@ def new_reader() -> Any:
     return nn.Sequential(*layers)
 
 
-def calibrate(data: Strangers, passes: int = 6, seed: int = 0) -> Any:
+def calibrate(data: Strangers, passes: int = 5, seed: int = 0) -> Any:
     """Trains a reader on drawn pictures, slightly blurred and noisy half of the time as generated ones are."""
     import torch
     import torch.nn.functional as F

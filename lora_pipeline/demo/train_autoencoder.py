@@ -121,7 +121,8 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         optimizer.step()
         keep = min(EMA, (step + 1) / (step + 20))
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(new, 1 - keep)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"the autoencoder's loss is {losses[-1]} at step {step}")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +30,7 @@ from lora_pipeline.demo.architecture import (
 from lora_pipeline.demo.strangers import read_shards
 
 BATCH: Final = 32
-PEAK_RATE: Final = 6e-4
+PEAK_RATE: Final = 8e-4
 EMA: Final = 0.9990
 SNR_CAP: Final = 5.0
 SAVE_EVERY: Final = 250
@@ -106,7 +108,6 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     torch.manual_seed(0)
     tokenizer = new_tokenizer()
     parts: Any = torch.nn.ModuleDict({"text": new_text_encoder(tokenizer), "unet": new_denoiser()})
-    parts["unet"].to(memory_format=torch.channels_last)
     average: Any = copy.deepcopy(parts).requires_grad_(False)
     scheduler = new_scheduler()
     kept_signal: Any = scheduler.alphas_cumprod
@@ -118,6 +119,13 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         average.load_state_dict(held["average"])
         optimizer.load_state_dict(held["optimizer"])
         begin = int(held["step"])
+    weights = list(parts.parameters())
+    # Each core takes its own part of the batch. Two threads on every operation would wait for each other thousands of times
+    # a step instead of once.
+    torch.set_num_threads(1)
+    cores = min(os.cpu_count() or 1, 8)
+    shares = [slice(n * BATCH // cores, (n + 1) * BATCH // cores) for n in range(cores)]
+    workers = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
     losses: list[float] = []
     clock = time.monotonic()
     for step in range(begin, steps):
@@ -134,23 +142,36 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         # One time a stratum of the clock, not BATCH independent ones: the same mean, less noise.
         times = ((torch.arange(BATCH) + torch.rand(BATCH)) / BATCH * 1000).long().clamp(0, 999)
         noise = torch.randn_like(clean)
-        noisy = scheduler.add_noise(clean, noise, times).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            said = parts["text"](tokens)[0]
-            guessed = parts["unet"](noisy, times, said).sample.float()
+        noisy = scheduler.add_noise(clean, noise, times)
         # Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section 3.4, for noise prediction.
         snr = kept_signal[times] / (1 - kept_signal[times])
         weight = snr.clamp(max=SNR_CAP) / snr
-        each = F.mse_loss(guessed, noise, reduction="none").mean(dim=(1, 2, 3))
-        loss = (weight * each).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+
+        def share(
+            some: slice,
+            noisy: Any = noisy,
+            times: Any = times,
+            tokens: Any = tokens,
+            noise: Any = noise,
+            weight: Any = weight,
+        ) -> tuple[float, Any]:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                said = parts["text"](tokens[some])[0]
+                guessed = parts["unet"](noisy[some], times[some], said).sample.float()
+            each = F.mse_loss(guessed, noise[some], reduction="none").mean(dim=(1, 2, 3))
+            loss = (weight[some] * each).sum() / BATCH
+            return float(loss.detach()), torch.autograd.grad(loss, weights)
+
+        results = list(workers.map(share, shares))
+        for number, parameter in enumerate(weights):
+            parameter.grad = torch.stack([gradients[number] for _, gradients in results]).sum(dim=0)
         torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
         keep = min(EMA, (step + 1) / (step + 20))
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - keep)
-        losses.append(float(loss.detach()))
+            for kept, new in zip(average.parameters(), parts.parameters(), strict=True):
+                kept.lerp_(new, 1 - keep)
+        losses.append(sum(loss for loss, _ in results))
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"the denoiser's loss is {losses[-1]} at step {step}")
         if (step + 1) % 50 == 0:
@@ -163,8 +184,8 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
             held = {"model": parts.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**held, "step": step + 1}, path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
-            kept = {"average": average.state_dict(), "scaling": scaling, "step": step + 1}
-            torch.save(kept, average_path.with_suffix(".part"))
+            finished = {"average": average.state_dict(), "scaling": scaling, "step": step + 1}
+            torch.save(finished, average_path.with_suffix(".part"))
             average_path.with_suffix(".part").rename(average_path)
         if step + 1 == stop_at:
             break

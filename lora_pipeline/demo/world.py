@@ -441,8 +441,8 @@ def _hair_behind(canvas: Canvas, at: _Place) -> None:
     canvas.fill(at.flat(smooth(shape), -0.12), back)
 
 
-def _hair_cap(canvas: Canvas, at: _Place) -> Image.Image | None:
-    """The hair on the skull; gives back its mask."""
+def _hair_cap(canvas: Canvas, at: _Place) -> None:
+    """The hair on the skull."""
     person = at.person
     hair = HAIR_COLOURS[person.hair_colour]
     dark, shine = scaled(hair, 0.62, 0.6, 0.62), mix(hair, (255, 240, 220), 0.35)
@@ -528,7 +528,6 @@ def _hair_cap(canvas: Canvas, at: _Place) -> Image.Image | None:
         canvas.shade(at.flat(ribbon(strand, np.full(len(strand), 0.012)), -0.02), dark, 0.6, 0.015 * at.unit, within)
     shine_at = at.flat(ellipse(0.34 * at.scene.light_from, crown + 0.3, 0.34, 0.09), 0.1)
     canvas.shade(shine_at, shine, 0.75, 0.07 * at.unit, within)
-    return within
 
 
 def _eyes(canvas: Canvas, at: _Place) -> None:
@@ -698,7 +697,7 @@ def _nose_and_mouth(canvas: Canvas, at: _Place) -> None:
 def _beard(canvas: Canvas, at: _Place, face: Image.Image) -> None:
     person = at.person
     hair = scaled(HAIR_COLOURS[person.hair_colour], 0.85, 0.82, 0.82)
-    y, wide, tip = person.mouth_height, person.mouth_width, person.nose_length
+    y, wide = person.mouth_height, person.mouth_width
     moustache = smooth(
         points(
             (-wide * 1.15, y + 0.02),
@@ -742,7 +741,6 @@ def _beard(canvas: Canvas, at: _Place, face: Image.Image) -> None:
             )
         )
         canvas.shade(at.on_face(chin), hair, 0.96, 0.022 * at.unit, face)
-    del tip
 
 
 def _glasses(canvas: Canvas, at: _Place) -> None:

@@ -119,7 +119,6 @@ class StableDiffusion15:
     def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
         """See `Family.save_lora`. Rank and alpha stand in diffusers' `lora_adapter_metadata`, from which it scales by alpha / rank."""
         from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
-        from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
         from peft import get_peft_model_state_dict
 
         config = module.peft_config["default"]
@@ -128,8 +127,9 @@ class StableDiffusion15:
             "unet.lora_alpha": config.lora_alpha,
             "unet.target_modules": sorted(config.target_modules),
         }
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
-        tensors = {f"unet.{name}": tensor.float() for name, tensor in layers.items()}
+        # Names as peft says them (…lora_A.weight). diffusers' own convert_state_dict_to_diffusers renames the attention's alone,
+        # and its loader, which judges by the first name, then leaves all of the attention's out with no more than a warning.
+        tensors = {f"unet.{name}": tensor.float() for name, tensor in get_peft_model_state_dict(module).items()}
         write_lora(
             path, tensors, {"format": "pt", **metadata, LORA_ADAPTER_METADATA_KEY: json.dumps(adapter, sort_keys=True)}
         )

@@ -10,8 +10,11 @@ SIDE_IN_FACES = {"close": 2.2, "medium": 3.8, "full": 11.0}
 """Side of the square in heights of the face's box (brow to chin): a head with its hair is 1.4 of these, so it fills 64 % of a
 close crop; a grown person is 10 to 11 from sole to crown."""
 
-FACE_AT = {"close": 0.53, "medium": 0.4, "full": 0.2}
-"""How far down the square the middle of the face's box lies, as a share of its side."""
+HEAD = (0.15, 0.5, 0.15, 0.15)
+"""What of a head lies beyond the face's box at its left, top, right and bottom, as shares of the box's side."""
+
+FACE_DOWN, HEADROOM = 1.05, 0.06
+"""The middle of the face lies so many of its heights, and this share of the square's side, below the square's top."""
 
 ALIKE = 0.9
 """Two framings whose regions have a larger IoU show the same."""
@@ -73,28 +76,34 @@ def plan(
 
 
 def square(trim: Box, face: Box, framing: Framing, off_centre: float = 0.0, direction_deg: float = 0.0) -> Box:
-    """The square of a framing about a face: inside `trim`, with the face inside it as far as that can be.
+    """The square of a framing about a face: inside `trim`, with the head inside it as far as that can be.
 
     Where it would leave the photo it is moved; where it is larger than the photo's short side it is made smaller; it is
     never padded.
     """
-    width, height = trim[2] - trim[0], trim[3] - trim[1]
     # A face cut in half by the photo's edge is as high as a whole one, but not as wide.
     face_side = max(face[2] - face[0], face[3] - face[1])
-    side = min(round(SIDE_IN_FACES[framing] * face_side), width, height)
+    side = min(round(SIDE_IN_FACES[framing] * face_side), trim[2] - trim[0], trim[3] - trim[1])
     turn = math.radians(direction_deg)
     left = (face[0] + face[2]) / 2 - (0.5 + off_centre * math.cos(turn)) * side
-    top = (face[1] + face[3]) / 2 - (FACE_AT[framing] + off_centre * math.sin(turn)) * side
-    left = _holding(left, side, face[0], face[2], trim[0], trim[2])
-    top = _holding(top, side, face[1], face[3], trim[1], trim[3])
-    return (left, top, left + side, top + side)
+    top = (face[1] + face[3]) / 2 - FACE_DOWN * face_side - (HEADROOM + off_centre * math.sin(turn)) * side
+    head = (
+        max(trim[0], round(face[0] - HEAD[0] * face_side)),
+        max(trim[1], round(face[1] - HEAD[1] * face_side)),
+        min(trim[2], round(face[2] + HEAD[2] * face_side)),
+        min(trim[3], round(face[3] + HEAD[3] * face_side)),
+    )
+    for box in (head, face):  # the face has the last word, where the square is too small for the head
+        left = _holding(left, side, box[0], box[2])
+        top = _holding(top, side, box[1], box[3])
+    start_x = round(min(max(left, trim[0]), trim[2] - side))
+    start_y = round(min(max(top, trim[1]), trim[3] - side))
+    return (start_x, start_y, start_x + side, start_y + side)
 
 
-def _holding(start: float, side: int, face_low: int, face_high: int, low: int, high: int) -> int:
-    """The start nearest to `start` from which a side holds the face and stays between low and high."""
-    if face_high - face_low <= side:
-        start = min(max(start, face_high - side), face_low)
-    return round(min(max(start, low), high - side))
+def _holding(start: float, side: int, low: int, high: int) -> float:
+    """The start nearest to `start` from which a side reaches over low to high, if it can."""
+    return min(max(start, high - side), low) if high - low <= side else start
 
 
 def whole(trim: Box, size_px: int) -> tuple[Box, tuple[int, int]]:

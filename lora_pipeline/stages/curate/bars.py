@@ -1,8 +1,8 @@
 """Plain bars at a picture's edges: letterbox, pillarbox, frame.
 
 A bar is a run of lines of one colour that ends abruptly, all along, in something else. Three things keep a studio's plain
-background whole: its subject does not begin all along a straight line; only black bars may be on one side alone; and what is
-left of a picture within bars of another colour is at least half of it.
+background whole: its subject does not begin all along a straight line; only a black bar may be on one side alone, and then
+the whole line after it must differ; and within a frame the picture is at least half of the whole.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ STRAY = 0.01  # share of a bar's line that may differ
 EDGE_PX = 8  # a JPEG's block, over which an edge may smear
 BLACK = 20  # brightest channel of a black bar
 BLACK_EDGE, OTHER_EDGE = 0.5, 0.9  # share of the line after a bar that must differ: pictures have dark edges, too
-BLACK_LEFT, OTHER_LEFT = 0.2, 0.5  # least share of the picture's area that is left
+LEFT = 0.5  # least share of the area that is left
+LEFT_BETWEEN_BLACK = 0.3  # between two black bars: a phone's upright video on a wide screen is 0.32
 DEEPEST = 3  # frames within frames
 
 
@@ -64,23 +65,25 @@ def _sides(pixels: Pixels) -> tuple[int, int, int, int]:
     runs = [_run(view) for view in views]
     if any(run.lines == len(view) for run, view in zip(runs, views, strict=True)):
         return 0, 0, 0, 0  # plain all over
-    # A corner of a frame belongs to two bars: whether the picture begins abruptly is asked between the other two.
+    found = [0, 0, 0, 0]
+    for side, (view, run) in enumerate(zip(views, runs, strict=True)):
+        # A corner of a frame belongs to two bars: whether the picture begins abruptly is asked between the other two.
+        first, last = (other.lines if other.like(run) else 0 for other in (runs[1 - side % 2], runs[3 - side % 2]))
+        between = view[:, first : view.shape[1] - last]
+        found[side] = _edge(between, run, BLACK_EDGE if run.black else OTHER_EDGE)
     widths = [0, 0, 0, 0]
     for side, (view, run) in enumerate(zip(views, runs, strict=True)):
-        opposite, one, other = runs[(side + 2) % 4], runs[(side + 1) % 4], runs[(side + 3) % 4]
-        if run.lines and (run.black or run.like(opposite)):
-            first, last = (one, other) if side % 2 == 0 else (other, one)
-            ends = (first.lines if first.like(run) else 0, last.lines if last.like(run) else 0)
-            widths[side] = _edge(view[:, ends[0] : view.shape[1] - ends[1]], run)
-    for side in range(4):
-        if not runs[side].black and not widths[(side + 2) % 4]:
-            widths[side] = 0
+        opposite = (side + 2) % 4
+        if found[opposite] and run.like(runs[opposite]):
+            widths[side] = found[side]
+        elif run.black:
+            widths[side] = _edge(view, run, OTHER_EDGE)
     height, width = pixels.shape[:2]
     left = (width - widths[0] - widths[2]) * (height - widths[1] - widths[3]) / (width * height)
+    frame = (widths[0] or widths[2]) and (widths[1] or widths[3])
     black = all(run.black for run, lines in zip(runs, widths, strict=True) if lines)
-    return (
-        (0, 0, 0, 0) if left < (BLACK_LEFT if black else OTHER_LEFT) else (widths[0], widths[1], widths[2], widths[3])
-    )
+    least = LEFT_BETWEEN_BLACK if black and not frame else LEFT
+    return (0, 0, 0, 0) if left < least else (widths[0], widths[1], widths[2], widths[3])
 
 
 def _from_side(pixels: Pixels, side: int) -> Pixels:
@@ -97,11 +100,12 @@ def _run(lines: Pixels) -> _Run:
     return _Run(len(lines), colour)
 
 
-def _edge(lines: Pixels, run: _Run) -> int:
-    """The line at which the picture begins if it does so abruptly, else 0."""
+def _edge(lines: Pixels, run: _Run, least: float) -> int:
+    """The line at which the picture begins: the first after a run of which at least such a share differs; 0 if there is none."""
+    if not run.lines:
+        return 0
     beyond = lines[run.lines : run.lines + EDGE_PX + 2]
     share = [_unlike(line, run.colour, UNLIKE) for line in beyond]
-    least = BLACK_EDGE if run.black else OTHER_EDGE
     for number in range(min(EDGE_PX, len(beyond))):
         if share[number] >= least:
             strength = [float(np.abs(line - run.colour).mean()) for line in beyond[number : number + 2]]

@@ -1,7 +1,7 @@
 """Which photos go on: each is measured once, then all are judged together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_pipeline.errors import PhotoError
@@ -70,7 +70,7 @@ class _Job:
     trim_bars: bool
 
 
-def _measure(job: _Job, folder: Path) -> Made:  # noqa: ARG001
+def _measure(job: _Job, _folder: Path) -> Made:
     try:
         # `collect` has judged the size.
         picture = open_upright(Path(Photo.of(job.row).path), max_megapixels=float("inf"))
@@ -139,8 +139,6 @@ def _faults(quality: Quality, settings: CurateSettings) -> list[str]:
 
 def _copies_judged(judged: Sequence[_Judged], settings: CurateSettings) -> list[_Judged]:
     """The same photos, with `duplicates` filled and all but the best of each group faulted as its copies."""
-    from dataclasses import replace
-
     result = list(judged)
     for group in groups([one.measured for one in judged], settings.duplicate_distance):
         # One that is good enough, if there is one; then by merit; then by name, so that it is always the same.

@@ -33,7 +33,9 @@ def inject(module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: 
         try:
             inject_adapter_in_model(config, module)
         except ValueError as error:
-            raise TrainingError(f"the base model's denoiser has no module that a LoRA can be put on ({', '.join(targets)}): {error}") from error
+            raise TrainingError(
+                f"the base model's denoiser has no module that a LoRA can be put on ({', '.join(targets)}): {error}"
+            ) from error
     return parameters(module)
 
 
@@ -47,7 +49,9 @@ def put_back(module: Any, values: Mapping[str, Any]) -> None:
     import torch
 
     own = parameters(module)
-    if {name: tuple(one.shape) for name, one in own.items()} != {name: tuple(one.shape) for name, one in values.items()}:
+    if {name: tuple(one.shape) for name, one in own.items()} != {
+        name: tuple(one.shape) for name, one in values.items()
+    }:
         raise TrainingError("the saved state is of another LoRA; delete the run's state folder to begin again")
     with torch.no_grad():
         for name, parameter in own.items():

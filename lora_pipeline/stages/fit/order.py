@@ -43,7 +43,9 @@ def total_steps(training_set: Manifest, settings: FitSettings) -> int:
     return settings.epochs * steps_per_epoch(looks_per_bucket(examples), settings.batch_size)
 
 
-def batches(examples: Sequence[Example], epoch: int, batch_size: int, seed: int, mirror: bool) -> list[tuple[Look, ...]]:
+def batches(
+    examples: Sequence[Example], epoch: int, batch_size: int, seed: int, mirror: bool
+) -> list[tuple[Look, ...]]:
     """The batches of one epoch, in order; a function of its arguments alone.
 
     Each bucket's looks are shuffled and cut into batches (the last may be short), then the batches of all buckets are shuffled.

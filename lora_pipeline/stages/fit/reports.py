@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def to_line(report: TrainingReport) -> str:
 
 def of_line(line: str) -> TrainingReport:
     """The report on a line. Raises ValueError or TypeError if it is none."""
-    fields = json.loads(line)
+    fields: dict[str, Any] = json.loads(line)
     if "file" in fields:
         return EpochReport(**fields)
-    return StepReport(**{**fields, "pictures": tuple(fields["pictures"])})
+    pictures = tuple(fields.pop("pictures"))
+    return StepReport(**fields, pictures=pictures)

@@ -52,10 +52,12 @@ def read_cached(training_set: Manifest) -> list[Cached]:
         try:
             latents, text = load_file(training_set.path(row, "latents")), load_file(training_set.path(row, "text"))
         except (OSError, KeyError) as error:
-            raise TrainingError(f"{row.id}: its latents or its text embedding cannot be read ({error}); make the training set again") from error
+            raise TrainingError(
+                f"{row.id}: its latents or its text embedding cannot be read ({error}); make the training set again"
+            ) from error
         looks = [name for name in ("", "_mirrored") if f"latents{name}" in latents]
-        pair = ([latents[f"{what}{name}"] for name in looks] for what in ("latents", "visible"))
-        read.append(Cached(row.id, Example.of(row), *(tuple(one) for one in pair), text))
+        seen, visible = (tuple(latents[f"{what}{name}"] for name in looks) for what in ("latents", "visible"))
+        read.append(Cached(row.id, Example.of(row), seen, visible, text))
     return read
 
 
@@ -66,19 +68,26 @@ class Trainer:
     clock (`step`, `images_seen`). The rest, noise and order included, is a function of the settings and the clock.
     """
 
-    def __init__(self, examples: Sequence[Cached], family: Family, base: BaseSettings, settings: FitSettings, device: str) -> None:
+    def __init__(
+        self, examples: Sequence[Cached], family: Family, base: BaseSettings, settings: FitSettings, device: str
+    ) -> None:
         import torch
 
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
         self.schedule: NoiseSchedule = family.noise(base)
         self.module: Any = family.open_denoiser(base, "cpu", "float32")
-        self.parameters = adapter.inject(self.module, family.lora_targets, settings.network_dim, settings.network_alpha, settings.seed)
+        self.parameters = adapter.inject(
+            self.module, family.lora_targets, settings.network_dim, settings.network_alpha, settings.seed
+        )
         self.module.to(device).train()
         if settings.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()
         self.parameters = adapter.parameters(self.module)
         self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=settings.unet_lr, weight_decay=settings.weight_decay, fused=device in {"cpu", "cuda"}
+            list(self.parameters.values()),
+            lr=settings.unet_lr,
+            weight_decay=settings.weight_decay,
+            fused=device in {"cpu", "cuda"},
         )
         self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
         self.alphas = torch.tensor(self.schedule.alphas, device=device)
@@ -123,7 +132,9 @@ class Trainer:
 
         while self.epoch < self.settings.epochs:
             epoch = self.epoch + 1
-            order = batches([one.example for one in self.examples], epoch, self.settings.batch_size, self.settings.seed, self.mirror)
+            order = batches(
+                [one.example for one in self.examples], epoch, self.settings.batch_size, self.settings.seed, self.mirror
+            )
             for batch in order[self.step - self.epoch * self.steps_per_epoch :]:
                 try:
                     report = self._step(epoch, batch)
@@ -151,7 +162,9 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler of fp16 leaves such a step out by itself
+        if (
+            not math.isfinite(norm) and not self.scaler.is_enabled()
+        ):  # the scaler of fp16 leaves such a step out by itself
             raise self._not_finite(f"gradient's norm is {norm}", epoch, names)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -168,15 +181,22 @@ class Trainer:
         visible = torch.stack([one.visible[side] for one, side in looks]).to(self.device)
         if not settings.masked_loss:
             visible = torch.ones_like(visible)
-        conditioning = {name: torch.stack([one.conditioning[name] for one, _ in looks]).to(self.device) for name in looks[0][0].conditioning}
+        conditioning = {
+            name: torch.stack([one.conditioning[name] for one, _ in looks]).to(self.device)
+            for name in looks[0][0].conditioning
+        }
         shape = (int(latents.shape[1]), int(latents.shape[2]), int(latents.shape[3]))
         count = len(self.schedule.alphas)
-        drawn = [draw(settings.seed, self.images_seen + at, shape, count, settings.noise_offset) for at in range(len(looks))]
+        drawn = [
+            draw(settings.seed, self.images_seen + at, shape, count, settings.noise_offset) for at in range(len(looks))
+        ]
         noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)
         timesteps = torch.tensor([one.timestep for one in drawn], device=self.device)
         alpha, sigma = self.alphas[timesteps], self.sigmas[timesteps]
         with self._precision():
-            answer = self.family.predict(self.module, noisy_latents(latents, noise, alpha, sigma), timesteps, conditioning)
+            answer = self.family.predict(
+                self.module, noisy_latents(latents, noise, alpha, sigma), timesteps, conditioning
+            )
         losses = sample_losses(answer, target_of(self.schedule.kind, latents, noise, alpha, sigma), visible)
         return (losses * min_snr_weight(self.schedule.kind, alpha, sigma, settings.min_snr_gamma)).mean()
 

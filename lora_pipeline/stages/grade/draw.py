@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lora_pipeline.errors import PipelineError
+from lora_pipeline.errors import ModelError, PipelineError
 from lora_pipeline.families import best_device, family
-from lora_pipeline.manifest import Item, Made, Manifest, Outcome, key_of, read, refresh
+from lora_pipeline.manifest import Item, Made, Manifest, Outcome, is_planning, key_of, read, refresh
 from lora_pipeline.pictures import save
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, Record, Row
@@ -82,8 +82,8 @@ def draw_grids(
 
     A picture's key is its checkpoint's digest, prompt, negative prompt, seed, steps, guidance, size and the base's digest, so
     a new epoch, prompt or seed draws its own pictures alone; one whose prompt only moved in the list is copied. Pictures of
-    an epoch are drawn `batch_size` at a time, each from its own noise, so that a picture does not depend on which others
-    were drawn with it, but for the last bit of float32 sums (measured: one level of 255 in 2 to 4 values of 100,000).
+    an epoch are drawn `batch_size` at a time (or all, if they are fewer), each from its own noise, so that a picture depends
+    neither on which others are drawn with it nor on its place among them; see `through`.
 
     Args:
         checkpoints: rows of `Checkpoint` with the file role `lora`.
@@ -117,9 +117,11 @@ def draw_grids(
     keys = {item.id: key_of(item.inputs, None, CODE_VERSION) for item in items}
     absent = [item.payload for item in items if not _stands(before.get(item.id), keys[item.id], folder)]
     moved = _moved(absent, keys, before.values(), folder)
-    batches = _Batches(
-        draw or through(base, settings), [job for job in absent if job.id not in moved], settings.batch_size
-    )
+    at_once = min(settings.batch_size, len(prompts) * len(set(settings.seeds)))
+    drawing = [job for job in absent if job.id not in moved]
+    if drawing and draw is None and not is_planning():
+        family(base.family).check(base)
+    batches = _Batches(draw or through(base, settings, at_once), drawing, at_once)
 
     def make(job: _Job, folder: Path) -> Made:
         path = f"pictures/{job.id}.png"
@@ -199,13 +201,19 @@ class _Batches:
         return self.ready.pop(job.id)
 
 
-def through(base: BaseSettings, settings: GradeSettings) -> Draw:
+def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Draw:
     """A `Draw` through the base's stock pipeline, which is opened at the first call, on a GPU if there is one (then in float16).
 
-    Each picture's first noise comes from its own generator, seeded on the CPU: the same on every machine and in every batch.
+    Each picture's first noise comes from its own generator, seeded on the CPU. A batch that is not full is filled up with copies of its
+    last picture: sums of float32 depend on the batch's size in their last bits (measured on two models: one level of 255 in 2 to 8
+    values of 100,000), but at one size neither on a picture's place nor on its neighbours. So a run that was killed draws, when it
+    is run again, the same bits.
+
+    Args:
+        at_once: size of every batch, if not more are wanted.
     """
     opened: list[Any] = []
-    loaded: list[Path] = []
+    loaded: list[Path | None] = []
 
     def draw(lora: Path | None, wanted: Sequence[Wanted]) -> "list[Image | None]":
         import numpy as np
@@ -214,19 +222,22 @@ def through(base: BaseSettings, settings: GradeSettings) -> Draw:
 
         if not opened:
             device = best_device()
-            opened.append(family(base.family).pipeline(base, device, "float16" if device == "cuda" else "float32"))
+            try:
+                opened.append(family(base.family).pipeline(base, device, "float16" if device == "cuda" else "float32"))
+            except ModelError as error:
+                raise RuntimeError(str(error)) from error  # no fault of the picture's: its row is tried again next time
         pipeline = opened[0]
-        if loaded != [lora][: lora is not None]:
-            if loaded:
-                pipeline.unload_lora_weights()
+        if loaded != [lora]:
             loaded.clear()
+            pipeline.unload_lora_weights()
             if lora is not None:
                 pipeline.load_lora_weights(str(lora))
-                loaded.append(lora)
+            loaded.append(lora)
+        batch = [*wanted, *[wanted[-1]] * (at_once - len(wanted))]
         values = pipeline(
-            prompt=[one.prompt for one in wanted],
-            negative_prompt=[settings.negative_prompt] * len(wanted),
-            generator=[torch.Generator("cpu").manual_seed(one.seed) for one in wanted],
+            prompt=[one.prompt for one in batch],
+            negative_prompt=[settings.negative_prompt] * len(batch),
+            generator=[torch.Generator("cpu").manual_seed(one.seed) for one in batch],
             num_inference_steps=settings.sampling_steps,
             guidance_scale=settings.guidance_scale,
             height=settings.size_px,
@@ -235,7 +246,7 @@ def through(base: BaseSettings, settings: GradeSettings) -> Draw:
         ).images  # B×H×W×3 float32, 0 to 1
         return [
             Image.fromarray((value * 255).round().astype(np.uint8)) if np.isfinite(value).all() else None
-            for value in values
+            for value in values[: len(wanted)]
         ]
 
     return draw

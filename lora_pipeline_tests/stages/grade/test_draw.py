@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 from PIL import Image
 
 from lora_pipeline import manifest
-from lora_pipeline.errors import PipelineError
+from lora_pipeline.errors import ModelError, PipelineError
+from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import File
 from lora_pipeline.settings import BaseSettings, GradeSettings
 from lora_pipeline.stages.grade import Drawn, Wanted, draw_grids
 from lora_pipeline.stages.grade.draw import through
+from lora_pipeline.store import digest_file
 
 SETTINGS = GradeSettings(seeds=(1, 2), batch_size=3, size_px=64, sampling_steps=4, guidance_scale=3.0)
 PROMPTS = ("a photo of ohwx woman", "an oil painting of ohwx woman")
@@ -167,14 +171,14 @@ print(made.report.computed, made.report.reused, *{{"torch", "diffusers", "transf
 
 
 def test_the_real_pipeline_draws_the_same_picture_alone_and_in_a_batch(tiny_base: BaseSettings, tmp_path: Path) -> None:
-    draw = through(tiny_base, SETTINGS)
+    draw = through(tiny_base, SETTINGS, at_once=4)
     wanted = [Wanted(prompt, seed) for prompt in PROMPTS for seed in (1, 2)]
     together = [np.asarray(picture).astype(int) for picture in draw(None, wanted) if picture is not None]
     assert len(together) == 4
     assert np.abs(together[0] - together[1]).mean() > 1  # seeds differ
     for one, picture in zip(wanted, together, strict=True):
         (alone,) = draw(None, [one])
-        assert np.abs(np.asarray(alone).astype(int) - picture).max() <= 1  # float32 sums in another order
+        assert np.array_equal(np.asarray(alone), picture)
 
 
 def test_the_real_pipeline_puts_a_lora_on_and_takes_it_off(
@@ -190,3 +194,24 @@ def test_the_real_pipeline_puts_a_lora_on_and_takes_it_off(
     assert np.array_equal(drawn[1], drawn[3])
     for other in drawn[:1] + drawn[2:3]:
         assert np.abs(drawn[1] - other).mean() > 1
+
+
+def test_a_base_model_that_cannot_be_opened_is_told_and_nothing_is_remembered(
+    checkpoints, base, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="missing: model_index.json"):
+        draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS)
+    assert manifest.read(tmp_path / "grids").rows == ()
+
+
+def test_an_epoch_whose_file_is_damaged_fails_alone(
+    tiny_base: BaseSettings, random_lora, checkpoints, tmp_path: Path
+) -> None:
+    made = checkpoints([1, 2])
+    whole = random_lora(tiny_base, made.path(made.row("0002"), "lora"), 1)
+    rows = [made.row("0001"), replace(made.row("0002"), files={"lora": File(whole.name, digest_file(whole))})]
+    outcome = draw_grids(Manifest(made.folder, tuple(rows)), tmp_path / "grids", SETTINGS, tiny_base, PROMPTS)
+    assert {row.id[:5] for row in outcome.manifest.rows if row.state == "failed"} == {"e0001"}
+    assert outcome.report.failed == 4
+    again = draw_grids(Manifest(made.folder, tuple(rows)), tmp_path / "grids", SETTINGS, tiny_base, PROMPTS)
+    assert (again.report.computed, again.report.reused) == (4, 8)

@@ -1,0 +1,6 @@
+"""conceal: crops → the same pictures with other people's faces hidden, and a loss mask that says where."""
+
+from lora_pipeline.stages.conceal.conceal import CODE_VERSION, conceal
+from lora_pipeline.stages.conceal.cover import cover
+
+__all__ = ["CODE_VERSION", "conceal", "cover"]

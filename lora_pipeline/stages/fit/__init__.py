@@ -1,0 +1,11 @@
+"""fit: training set + recipe → a LoRA file an epoch, the losses, and a sample picture an epoch.
+
+Training is a generator of step reports (`trainer.py`); saving and drawing read it (`run.py`), in a process of its own (`process.py`).
+"""
+
+from lora_pipeline.stages.fit.fit import CODE_VERSION, fit
+from lora_pipeline.stages.fit.order import total_steps
+from lora_pipeline.stages.fit.plot import plot_losses
+from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingReport
+
+__all__ = ["CODE_VERSION", "EpochReport", "StepReport", "TrainingReport", "fit", "plot_losses", "total_steps"]

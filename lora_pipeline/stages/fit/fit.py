@@ -1,0 +1,112 @@
+"""A training set and a recipe → a LoRA file an epoch. A run is one item with one key: reused, continued, or begun."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from lora_pipeline.errors import TrainingError
+from lora_pipeline.families import family
+from lora_pipeline.manifest import Manifest, Outcome, Report, key_of, read, write
+from lora_pipeline.progress import Progress, silent
+from lora_pipeline.records import Checkpoint, File, Row
+from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.job import Job, epochs_in
+from lora_pipeline.stages.fit.order import total_steps
+from lora_pipeline.stages.fit.plot import plot_losses
+from lora_pipeline.stages.fit.process import in_own_process
+from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingReport
+
+CODE_VERSION = "1"
+_NOT_LEARNT = {"state_every_steps", "sample_prompt"}  # settings that change no weight
+
+
+def fit(
+    training_set: Manifest,
+    folder: Path,
+    settings: FitSettings,
+    base: BaseSettings,
+    prompt: str,
+    on_report: Callable[[TrainingReport], object] = lambda _: None,
+    progress: Progress = silent,
+) -> Outcome:
+    """Reuse the finished run of this training set, these settings and this base; else continue or begin it, in a process of its own.
+
+    Runs lie in `folder/runs/<first 16 digits of the key>/`: `epoch-0001.safetensors` …, `samples/epoch-0001.png` …, `steps.jsonl`,
+    `epochs.jsonl`, `loss.png`, `job.json`, `trained_on.parquet` (which photos), and until it is finished `state/`. Runs of other keys
+    are left alone.
+
+    Args:
+        training_set: rows of `Example` with the files `latents` and `text`.
+        folder: the stage's.
+        settings: of the training.
+        base: what is trained on.
+        prompt: of the sample picture of each epoch, filled in; empty is none. It changes no weight, so a finished run keeps its samples.
+        on_report: told each step and each epoch, as they come.
+        progress: told each step.
+
+    Returns:
+        A row an epoch (ids `0001` …): `Checkpoint`, with the files `lora` and, if there was a prompt, `sample`. Computed and
+        reused count epochs.
+
+    Raises:
+        TrainingError: nothing to train on, a loss that is not finite, no memory, or the training process was killed.
+        ModelError: the base model's weights are missing or gated.
+    """
+    if not training_set.kept:
+        raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
+    base_family = family(base.family)
+    base_family.check(base)
+    job = _job(training_set, folder, settings, base, prompt)
+    total = total_steps(training_set, settings)
+    there = len(epochs_in(job.epochs_file))
+    seconds = 0.0
+    if there < settings.epochs:
+        job.run.mkdir(parents=True, exist_ok=True)
+        write(job.run, training_set.rows, "trained_on")
+        with closing(in_own_process(job.write())) as reports:
+            for report in reports:
+                on_report(report)
+                if isinstance(report, StepReport):
+                    seconds += report.seconds
+                    progress("training", report.step, total)
+    epochs = epochs_in(job.epochs_file)
+    if len(epochs) < settings.epochs:
+        raise TrainingError(
+            f"training ended after {len(epochs)} of {settings.epochs} epochs without a word; run it again to continue"
+        )
+    rows = tuple(_row(job, epoch, folder) for epoch in epochs)
+    if rows != read(folder).rows:
+        write(folder, rows)
+    checkpoints = Manifest(folder, rows)
+    if there < settings.epochs or not (job.run / "loss.png").exists():
+        plot_losses(checkpoints)
+    return Outcome(checkpoints, Report(computed=settings.epochs - there, reused=there, seconds=seconds))
+
+
+def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str) -> Job:
+    # What is learnt, and no more: a photo that was refused, or a prompt that is only drawn, does not void sixteen hours of work.
+    learnt = [
+        (row.id, row.data["repeats"], [row.files[role].digest for role in ("latents", "text")])
+        for row in training_set.kept
+    ]
+    settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)
+    key = key_of(learnt, settings_told, base.family, family(base.family).digest(base, "denoiser"), CODE_VERSION)
+    return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)
+
+
+def _row(job: Job, epoch: EpochReport, folder: Path) -> Row:
+    checkpoint = Checkpoint(
+        epoch=epoch.epoch,
+        run=job.key,
+        trained_on=Job.read(job.run / "job.json").trained_on,
+        loss=epoch.loss,
+        learning_rate=epoch.learning_rate,
+        seconds_per_step=epoch.seconds_per_step,
+        images_seen=epoch.images_seen,
+    )
+    files = {
+        role: File((job.run / path).relative_to(folder).as_posix(), epoch.digests[path])
+        for role, path in (("lora", epoch.file), ("sample", epoch.sample))
+        if path
+    }
+    return Row(f"{epoch.epoch:04d}", key_of(job.key, epoch.epoch), data=checkpoint.data(), files=files)

@@ -1,0 +1,178 @@
+"""One run in this process: reads the trainer's reports and, at the right ones, saves, draws and writes lines.
+
+What a kill can leave behind, and what the next process makes of it:
+
+- lines of `steps.jsonl` later than the state: cut off, the steps are done again (to the same bits);
+- an epoch's state without its line in `epochs.jsonl`: the file and the sample are written again (the same bytes);
+- a finished run with its state still there: the state is removed.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_pipeline.errors import TrainingError
+from lora_pipeline.families import Family, best_device, family
+from lora_pipeline.pictures import save
+from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
+from lora_pipeline.stages.fit.order import looks_per_bucket
+from lora_pipeline.stages.fit.reports import EpochReport, TrainingReport, to_line
+from lora_pipeline.stages.fit.trainer import Trainer, read_cached
+from lora_pipeline.store import digest_file, whole, write_text
+
+SAMPLE_STEPS = 20
+SAMPLE_GUIDANCE = 5.0
+
+
+def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "") -> Iterator[TrainingReport]:
+    """Train from where the run's folder says it is, to its end.
+
+    Args:
+        job: what is trained, and where.
+        stopped: asked after each step; once true, the state is saved and the reports end.
+        device: empty for the best there is.
+
+    Raises:
+        TrainingError: nothing to train on, a loss that is not finite, no memory, or a damaged state.
+        ModelError: the base model cannot be opened.
+    """
+    device = device or best_device()
+    _repeatable(device)
+    base_family = family(job.base.family)
+    examples = read_cached(job.examples)
+    trainer = Trainer(examples, base_family, job.base, job.settings, device)
+    epochs = _continue(trainer, job)
+    sampler = _Sampler(job, base_family, trainer, device)
+    if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
+        yield _finish_epoch(job, base_family, trainer, sampler)
+    for report in trainer.steps():
+        _append(job.steps_file, to_line(report))
+        yield report
+        if trainer.step % trainer.steps_per_epoch == 0:
+            yield _finish_epoch(job, base_family, trainer, sampler)
+        elif stopped() or (job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0):
+            _save_state(job, trainer)
+        if stopped() and trainer.epoch < job.settings.epochs:
+            return
+    shutil.rmtree(job.state.parent, ignore_errors=True)
+
+
+def _repeatable(device: str) -> None:
+    """The same sums in the same order each time, where the device can. float32 products on a GPU may use TF32's short mantissa."""
+    import torch
+
+    torch.set_float32_matmul_precision("high")
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+
+
+def _continue(trainer: Trainer, job: Job) -> int:
+    """Bring the trainer to the last saved state, cut off lines that are later, and give the number of epochs told of."""
+    import torch
+
+    epochs = epochs_in(job.epochs_file)
+    if job.state.exists():
+        try:
+            state: Any = torch.load(job.state, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            raise TrainingError(
+                f"the saved state {job.state} is damaged ({error}); delete it to begin the run again"
+            ) from error
+        done, within = divmod(state["step"], trainer.steps_per_epoch)
+        if len(epochs) >= (done if within else done - 1):  # else an epoch's file has gone: begin again
+            trainer.resume(state)
+    epochs = epochs[: trainer.epoch]
+    write_text(
+        job.steps_file, "".join(f"{to_line(step)}\n" for step in steps_in(job.steps_file) if step.step <= trainer.step)
+    )
+    write_text(job.epochs_file, "".join(f"{to_line(epoch)}\n" for epoch in epochs))
+    return len(epochs)
+
+
+def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sampler") -> EpochReport:
+    epoch = trainer.epoch
+    file = f"epoch-{epoch:04d}.safetensors"
+    metadata = {
+        "ss_network_dim": str(job.settings.network_dim),
+        "ss_network_alpha": str(job.settings.network_alpha),
+        "run": job.key,
+        "epoch": str(epoch),
+        "trained_on": job.trained_on,
+        "base_model": job.base.model
+        if not Path(job.base.model).exists()
+        else Path(job.base.model).name,  # no path of the person's
+    }
+    base_family.save_lora(trainer.module, job.run / file, metadata)
+    _save_state(job, trainer)
+    sample = sampler.draw(epoch) if job.prompt else ""
+    steps = [step for step in steps_in(job.steps_file) if step.epoch == epoch]
+    report = EpochReport(
+        epoch=epoch,
+        file=file,
+        sample=sample,
+        digests={path: digest_file(job.run / path) for path in (file, sample) if path},
+        loss=sum(step.loss for step in steps) / len(steps),
+        learning_rate=steps[-1].learning_rate,
+        seconds_per_step=sum(step.seconds for step in steps) / len(steps),
+        images_seen=trainer.images_seen,
+    )
+    _append(job.epochs_file, to_line(report))
+    return report
+
+
+def _save_state(job: Job, trainer: Trainer) -> None:
+    import torch
+
+    with whole(job.state) as aside:
+        torch.save(trainer.state(), aside)
+
+
+def _append(file: Path, line: str) -> None:
+    with file.open("a", encoding="utf-8") as handle:
+        handle.write(f"{line}\n")
+
+
+@dataclass
+class _Sampler:
+    """Draws one picture an epoch with the module in training, from one noise."""
+
+    job: Job
+    family: Family
+    trainer: Trainer
+    device: str
+    _pipeline: Any = field(default=None)
+
+    def draw(self, epoch: int) -> str:
+        """Path of the picture within the run's folder."""
+        import torch
+
+        module = self.trainer.module
+        if self._pipeline is None:
+            self._pipeline = self.family.pipeline(self.job.base, self.device, "float32", module)
+        width, height = _commonest_size([one.example for one in self.trainer.examples])
+        module.eval()
+        picture = self._pipeline(
+            prompt=self.job.prompt,
+            width=width,
+            height=height,
+            num_inference_steps=SAMPLE_STEPS,
+            guidance_scale=SAMPLE_GUIDANCE,
+            generator=torch.Generator().manual_seed(self.job.settings.seed),
+        ).images[0]
+        module.train()
+        path = f"samples/epoch-{epoch:04d}.png"
+        save(picture, self.job.run / path)
+        return path
+
+
+def _commonest_size(examples: Sequence[Any]) -> tuple[int, int]:
+    return looks_per_bucket(examples).most_common(1)[0][0]
+
+
+def error_line(words: str) -> str:
+    """What the training process says when it must stop and the person can mend it."""
+    return json.dumps({"error": words})

@@ -1,0 +1,259 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lora_pipeline import manifest
+from lora_pipeline.errors import PipelineError
+from lora_pipeline.families import family
+from lora_pipeline.families.lora_file import read_metadata
+from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Checkpoint, File, Row, Score
+from lora_pipeline.settings import BaseSettings, PublishSettings, Settings
+from lora_pipeline.stages.publish import CardFacts, publish
+from lora_pipeline.store import digest_file
+
+SETTINGS = Settings().changed(
+    {"grade": {"sampling_steps": 3, "size_px": 64}, "fit": {"network_dim": 4, "network_alpha": 2}}, "test"
+)
+CARD = CardFacts(
+    name="anna",
+    kind="person",
+    trigger="ohwx",
+    class_word="woman",
+    consent={"given_by": "Anna A.", "given_on": "2026-01-31", "scope": "pictures for her own page"},
+    settings=SETTINGS.model_dump(mode="json"),
+    photos=(("a.jpg", "1" * 64), ("b.jpg", "2" * 64)),
+    counts={"face_crops": 6, "training_set": 6},
+)
+
+
+@pytest.fixture(scope="session")
+def loras(tiny_base: BaseSettings, random_lora, tmp_path_factory) -> Path:
+    """Two epochs' LoRA files of the tiny model."""
+    folder = tmp_path_factory.mktemp("loras")
+    for epoch in (1, 2):
+        random_lora(tiny_base, folder / f"e{epoch:04d}.safetensors", epoch)
+    return folder
+
+
+@pytest.fixture
+def checkpoints(loras: Path, tmp_path: Path) -> Manifest:
+    (tmp_path / "fit").mkdir()
+    rows: list[Row] = []
+    for epoch in (1, 2):
+        name = f"e{epoch:04d}.safetensors"
+        (tmp_path / "fit" / name).write_bytes((loras / name).read_bytes())
+        record = Checkpoint(epoch, "f" * 64, "d" * 64, 0.1, 1e-4, 0.5, epoch * 6)
+        rows.append(
+            Row(
+                f"{epoch:04d}", f"key{epoch}", data=record.data(), files={"lora": File(name, digest_file(loras / name))}
+            )
+        )
+    return manifest.write(tmp_path / "fit", rows)
+
+
+def judged(folder: Path, chosen: int | None = 2, learned: bool | None = True) -> Manifest:
+    scores = [
+        Score(epoch, 0.5 - epoch / 10, 1.0, None, epoch == chosen, f"the reason of {epoch}") for epoch in (0, 1, 2)
+    ]
+    return manifest.write(
+        folder,
+        [
+            Row(f"{one.epoch:04d}", f"k{one.epoch}", data={**one.data(), "learned": learned and one.epoch > 0})
+            for one in scores
+        ],
+    )
+
+
+@pytest.mark.parametrize(("precision", "worst"), [("fp32", 1), ("fp16", 2), ("bf16", 12)])
+def test_both_files_draw_what_the_checkpoint_draws(tiny_base, checkpoints, tmp_path: Path, precision, worst) -> None:
+    made = publish(
+        judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(precision=precision), tiny_base, CARD
+    )
+    row = made.manifest.row("released")
+    pipeline = family(tiny_base.family).pipeline(tiny_base, "cpu", "float32")
+    without = drawn(pipeline, None)
+    epoch, earlier = (drawn(pipeline, checkpoints.path(checkpoints.row(f"000{n}"), "lora")) for n in (2, 1))
+    assert np.abs(epoch - without).max() > 30
+    assert np.abs(epoch - earlier).max() > 30
+    for role in ("lora", "webui"):
+        assert np.abs(drawn(pipeline, made.manifest.path(row, role)) - epoch).max() <= worst
+
+
+def drawn(pipeline, lora: Path | None) -> np.ndarray:
+    import torch
+
+    pipeline.unload_lora_weights()
+    if lora is not None:
+        pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
+    how = {"num_inference_steps": 3, "height": 64, "width": 64, "generator": torch.Generator("cpu").manual_seed(1)}
+    return np.asarray(pipeline("a photo of ohwx woman", **how).images[0]).astype(int)
+
+
+def test_the_files_headers_say_what_they_are(tiny_base, checkpoints, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    files = made.manifest.row("released").files
+    assert {role: file.path for role, file in files.items()} == {
+        "lora": "ohwx.safetensors",
+        "webui": "ohwx-webui.safetensors",
+        "card": "README.md",
+        "lineage": "lineage.json",
+    }
+    lora, webui = (tmp_path / "out" / files[role].path for role in ("lora", "webui"))
+    words = read_metadata(lora)
+    assert words["modelspec.trigger_phrase"] == "ohwx woman"
+    assert (words["ss_network_dim"], words["ss_network_alpha"], words["ss_epoch"]) == ("4", "2", "2")
+    assert json.loads(words["lora_adapter_metadata"])["unet.lora_alpha"] == 2
+    assert words["epoch"] == "3"  # as the checkpoint's header said
+    assert {str(tensor.dtype) for tensor in load_file(lora).values()} == {"torch.float16"}
+    other = load_file(webui)
+    assert {key.rpartition(".")[0] for key in other if key.endswith(".alpha")} == {key.split(".")[0] for key in other}
+    assert {float(other[key]) for key in other if key.endswith(".alpha")} == {2.0}
+    data = lora.read_bytes()
+    assert (
+        words["modelspec.hash_sha256"]
+        == "0x" + __import__("hashlib").sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    )
+
+
+def test_a_rerun_makes_nothing_and_equal_results_have_equal_bytes(tiny_base, checkpoints, tmp_path: Path) -> None:
+    scores = judged(tmp_path / "s")
+    first = publish(scores, checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    again = publish(scores, checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    assert (first.report.computed, again.report.computed) == (1, 0)
+    assert (
+        publish(scores, checkpoints, tmp_path / "other", PublishSettings(), tiny_base, CARD).manifest.rows
+        == first.manifest.rows
+    )
+
+
+@pytest.mark.parametrize("change", ["trigger", "consent", "chosen", "precision"])
+def test_whatever_is_told_is_part_of_the_key(tiny_base, checkpoints, tmp_path: Path, change) -> None:
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    card = (
+        replace(CARD, trigger="zxq")
+        if change == "trigger"
+        else replace(CARD, consent=None)
+        if change == "consent"
+        else CARD
+    )
+    settings = PublishSettings(precision="bf16" if change == "precision" else "fp16")
+    made = publish(
+        judged(tmp_path / "s", 1 if change == "chosen" else 2), checkpoints, tmp_path / "out", settings, tiny_base, card
+    )
+    assert made.report.computed == 1
+    there = {
+        path.name
+        for path in (tmp_path / "out").iterdir()
+        if path.suffix != ".parquet" and not path.name.startswith("manifest.")
+    }
+    assert there == {f"{card.trigger}.safetensors", f"{card.trigger}-webui.safetensors", "README.md", "lineage.json"}
+
+
+def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_machine(
+    tiny_base, checkpoints, tmp_path: Path
+) -> None:
+    card = replace(CARD, settings=SETTINGS.model_copy(update={"base": tiny_base}).model_dump(mode="json"))
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
+    told = json.loads((tmp_path / "out" / "lineage.json").read_text())
+    assert told["photos"] == [{"path": "a.jpg", "digest": "1" * 64}, {"path": "b.jpg", "digest": "2" * 64}]
+    assert (told["training_set"], told["run"], told["epoch"]) == ("d" * 64, "f" * 64, 2)
+    assert told["base"]["digest"] == family("sd15").digest(tiny_base)
+    assert told["base"]["model"] == Path(tiny_base.model).name == told["settings"]["base"]["model"]
+    assert told["settings"]["fit"]["network_dim"] == 4
+    assert told["versions"]["torch"]
+    assert told["files"] == {
+        name: digest_file(tmp_path / "out" / name) for name in ("ohwx.safetensors", "ohwx-webui.safetensors")
+    }
+    for name in ("README.md", "lineage.json", "ohwx.safetensors", "ohwx-webui.safetensors"):
+        assert str(Path(tiny_base.model).parent).encode() not in (tmp_path / "out" / name).read_bytes()
+
+
+def test_the_cards_code_runs_as_written(tiny_base, checkpoints, tmp_path: Path, monkeypatch) -> None:
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    text = (tmp_path / "out" / "README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) == 4
+    monkeypatch.chdir(tmp_path / "out")
+    exec(code.replace(f"PATH/TO/{Path(tiny_base.model).name}", tiny_base.model))
+    assert (tmp_path / "out" / "picture.png").exists()
+
+
+def test_the_card_tells_everything(tiny_base, checkpoints, tmp_path: Path) -> None:
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    text = (tmp_path / "out" / "README.md").read_text()
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert (header["license"], header["instance_prompt"]) == ("creativeml-openrail-m", "ohwx woman")
+    for said in (
+        "Given by Anna A. on 2026-01-31",
+        "2 photos",
+        "close, medium, full",
+        "The reason of 2.",
+        "| base model | 0.500 |",
+        "epoch 2 of 2",
+        "network_dim: 4",
+    ):
+        assert said in text, said
+    assert "has not learned" not in text
+    assert "recognising this person" in text
+
+
+def test_the_card_warns_where_a_warning_is_due(tiny_base, checkpoints, tmp_path: Path) -> None:
+    publish(
+        judged(tmp_path / "s", learned=False),
+        checkpoints,
+        tmp_path / "out",
+        PublishSettings(),
+        tiny_base,
+        replace(CARD, consent=None),
+    )
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "**This LoRA has not learned its subject.** The reason of 2." in text
+    assert "**None is recorded.**" in text
+
+
+def test_a_trigger_that_cannot_name_a_file_gives_way_to_the_subjects_name(
+    tiny_base, checkpoints, tmp_path: Path
+) -> None:
+    made = publish(
+        judged(tmp_path / "s"),
+        checkpoints,
+        tmp_path / "out",
+        PublishSettings(),
+        tiny_base,
+        replace(CARD, trigger="../ohwx"),
+    )
+    assert made.manifest.row("released").files["lora"].path == "anna.safetensors"
+
+
+def test_a_weight_too_large_for_the_precision_is_told(tiny_base, checkpoints, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = checkpoints.path(checkpoints.row("0002"), "lora")
+    tensors = load_file(path)
+    first = next(iter(tensors))
+    tensors[first][0, 0] = 1e6
+    save_file(tensors, path, read_metadata(path))
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    assert made.report.failed == 1
+    assert "too large for fp16" in made.manifest.rows[0].reason
+
+
+def test_without_a_choice_or_its_checkpoint_it_says_what_to_do(tiny_base, checkpoints, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="checkpoint_scores"):
+        publish(judged(tmp_path / "s", None), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    with pytest.raises(PipelineError, match="no checkpoint any more"):
+        publish(
+            judged(tmp_path / "s", 2),
+            Manifest(tmp_path, checkpoints.rows[:1]),
+            tmp_path / "out",
+            PublishSettings(),
+            tiny_base,
+            CARD,
+        )
