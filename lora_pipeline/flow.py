@@ -28,11 +28,6 @@ from lora_pipeline.store import Store, write_text
 from lora_pipeline.subject import Subject, load
 
 USED = "settings.json"
-OnReport = Callable[[fitting.StepReport | fitting.EpochReport], None]
-
-
-def to_nobody(report: "fitting.StepReport | fitting.EpochReport") -> None:
-    """Hear a report of training and do nothing."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +106,12 @@ def encode(work: Work) -> Outcome:
     )
 
 
-def fit(work: Work, on_report: OnReport = to_nobody) -> Outcome:
-    """`training_set` → `lora_checkpoints`. `on_report` hears of every step and epoch while it trains."""
+def fit(work: Work, on_epoch: fitting.OnEpoch = fitting.to_nobody) -> Outcome:
+    """`training_set` → `lora_checkpoints`. `on_epoch` hears of each epoch while it trains."""
     settings = work.settings
     prompt = work.subject.fill(settings.fit.sample_prompt)
     return fitting.fit(
-        work.made("encode"), work.folder("fit"), settings.fit, settings.base, prompt, on_report, work.progress
+        work.made("encode"), work.folder("fit"), settings.fit, settings.base, prompt, on_epoch, work.progress
     )
 
 

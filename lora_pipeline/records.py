@@ -207,7 +207,6 @@ class Checkpoint(Record):
         trained_on: digest of the training set's manifest, which names every photo.
         loss: mean training loss of the epoch's steps.
         learning_rate: at the epoch's last step.
-        seconds_per_step: mean over the epoch.
         images_seen: since the start of training.
     """
 
@@ -216,7 +215,6 @@ class Checkpoint(Record):
     trained_on: str
     loss: float
     learning_rate: float
-    seconds_per_step: float
     images_seen: int
 
 

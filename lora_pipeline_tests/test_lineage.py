@@ -61,7 +61,7 @@ def run(world: World, key: str, examples: list[Row], epochs: int) -> list[Row]:
         lines.append(
             json.dumps({"epoch": epoch, "file": lora.name, "sample": sample, "digests": {lora.name: digest_file(lora)}})
         )
-        data = Checkpoint(epoch, key, trained_on, 0.1, 1e-4, 0.1, epoch).data()
+        data = Checkpoint(epoch, key, trained_on, loss=0.1, learning_rate=1e-4, images_seen=epoch).data()
         rows.append(
             Row(
                 f"{epoch:04d}",

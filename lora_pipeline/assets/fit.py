@@ -8,57 +8,62 @@ from lora_pipeline import flow
 from lora_pipeline.assets.checks import FINITE, LOADS, checkpoint_loads, finite_loss
 from lora_pipeline.assets.partitions import subject_epochs
 from lora_pipeline.assets.report import picture, table
-from lora_pipeline.assets.stage import Shown, stage
+from lora_pipeline.assets.stage import GROUP, Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Checkpoint, Row
+from lora_pipeline.stages.fit import EpochReport
 
 epoch_checkpoint = dg.AssetSpec(
     "epoch_checkpoint",
     deps=["training_set"],
     partitions_def=subject_epochs,
-    group_name="gpu",
+    group_name=GROUP,
     kinds={"torch"},
     description="The LoRA after one epoch of one subject. Written by `lora_checkpoints`, epoch by epoch, while it trains.",
 )
 
 
 def _train(work: Work, context: dg.AssetExecutionContext) -> Outcome:
-    def on_report(report: flow.StepReport | flow.EpochReport) -> None:
-        if isinstance(report, flow.EpochReport):
-            show_epoch(context, work.subject.name, report)
+    def show(row: Row, report: EpochReport) -> None:
+        show_epoch(context, Manifest(work.folder("fit"), (row,)), report)
 
-    return flow.fit(work, on_report)
+    return flow.fit(work, show)
 
 
-def show_epoch(context: dg.AssetExecutionContext, subject: str, report: flow.EpochReport) -> None:
-    """Log an epoch as a materialization of `epoch_checkpoint`, so that the curve can be watched while training runs."""
-    epoch = f"{report.checkpoint.epoch:04d}"
-    context.instance.add_dynamic_partitions("epoch", [epoch])
+def show_epoch(context: dg.AssetExecutionContext, made: Manifest, report: EpochReport) -> None:
+    """Log an epoch as a materialization of `epoch_checkpoint`, so that the curve can be watched while training runs.
+
+    Args:
+        made: its one row is the epoch's.
+        report: of the same epoch.
+    """
+    (row,) = made.rows
+    context.instance.add_dynamic_partitions("epoch", [row.id])
     context.log_event(
         dg.AssetMaterialization(
             "epoch_checkpoint",
-            partition=dg.MultiPartitionKey({"subject": subject, "epoch": epoch}),
-            metadata=_epoch_metadata(report),
-            tags={"dagster/data_version": report.digest, "dagster/data_version_is_user_provided": "true"},
+            partition=dg.MultiPartitionKey({"subject": context.partition_key, "epoch": row.id}),
+            metadata=_epoch_metadata(made, row, report),
+            tags={"dagster/data_version": row.files["lora"].digest, "dagster/data_version_is_user_provided": "true"},
         )
     )
 
 
-def _epoch_metadata(report: flow.EpochReport) -> dict[str, Any]:
-    checkpoint = report.checkpoint
+def _epoch_metadata(made: Manifest, row: Row, report: EpochReport) -> dict[str, Any]:
+    checkpoint, file = Checkpoint.of(row), made.path(row, "lora")
     shown: dict[str, Any] = {
         "loss": checkpoint.loss,
         "learning rate": checkpoint.learning_rate,
-        "seconds a step": checkpoint.seconds_per_step,
+        "seconds a step": report.seconds_per_step,
         "images seen": checkpoint.images_seen,
-        "LoRA file": dg.MetadataValue.path(str(report.file)),
+        "LoRA file": dg.MetadataValue.path(str(file)),
         "training run": checkpoint.run,
         "trained on (manifest digest)": checkpoint.trained_on,
-        "trained on (manifest)": dg.MetadataValue.path(str(report.file.parent / "trained_on.parquet")),
+        "trained on (manifest)": dg.MetadataValue.path(str(file.parent / "trained_on.parquet")),
     }
-    if report.sample is not None:
-        shown["sample"] = picture(report.sample, f"sample of epoch {checkpoint.epoch}")
+    if "sample" in row.files:
+        shown["sample"] = picture(made.path(row, "sample"), f"sample of epoch {checkpoint.epoch}")
     return shown
 
 
@@ -67,7 +72,7 @@ def lora_checkpoints(work: Work, outcome: Outcome) -> Shown:
     """A LoRA file an epoch, with its loss. Trained in a process of its own; continued where it was interrupted."""
     made = outcome.manifest
     epochs = [(row, Checkpoint.of(row)) for row in made.kept]
-    columns = ("epoch", "loss", "learning rate", "seconds a step", "images seen", "file")
+    columns = ("epoch", "loss", "learning rate", "images seen", "file")
     rows = [_line(made, row, checkpoint) for row, checkpoint in epochs]
     shown: dict[str, Any] = {"epochs": table(columns, rows)}
     if epochs:
@@ -86,7 +91,6 @@ def _line(made: Manifest, row: Row, checkpoint: Checkpoint) -> tuple[object, ...
         checkpoint.epoch,
         f"{checkpoint.loss:.4f}",
         f"{checkpoint.learning_rate:.2e}",
-        f"{checkpoint.seconds_per_step:.2f}",
         checkpoint.images_seen,
         made.path(row, "lora"),
     )

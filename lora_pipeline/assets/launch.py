@@ -86,7 +86,9 @@ def _nouns() -> set[str]:
 
 
 def _report(made: dg.AssetMaterialization) -> Report:
-    values: dict[str, Any] = {name: made.metadata[name].value for name in ("computed", "reused", "dropped", "failed", "seconds")}
+    values: dict[str, Any] = {
+        name: made.metadata[name].value for name in ("computed", "reused", "dropped", "failed", "seconds")
+    }
     return Report(**values)
 
 

@@ -18,6 +18,7 @@ from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.progress import bars, lines
 from lora_pipeline.settings import Settings
 
+GROUP = "photos_to_lora"
 POOL = "gpu"  # one slot (dagster.yaml): two subjects never train at the same time
 GPU_TAGS = {"lora_pipeline/gpu": "1"}
 
@@ -64,14 +65,14 @@ def stage(
             description=show.__doc__,
             partitions_def=subjects,
             code_version=step.code_version,
-            group_name="gpu" if gpu else "photos",
+            group_name=GROUP,
             pool=POOL if gpu else None,
             op_tags=GPU_TAGS if gpu else None,
             check_specs=list(checks),
             automation_condition=ON_CHANGE,
             kinds={"torch"} if gpu else {"python"},
         )
-        def asset(context: dg.AssetExecutionContext, house: House, config: config_type) -> dg.MaterializeResult[Any]:  # pyright: ignore[reportInvalidTypeForm]
+        def asset(context: dg.AssetExecutionContext, house: House, config: config_type) -> dg.MaterializeResult:  # pyright: ignore[reportInvalidTypeForm, reportMissingTypeArgument, reportUnknownParameterType]
             try:
                 work = _work(context, house, step.sections[0], given(config))
                 outcome = flow.take(step, work, partial(run, context=context) if run else None)

@@ -41,7 +41,14 @@ def inject(module, targets, dim, alpha):
 def drawn(pipeline):
     import numpy as np
 
-    picture = pipeline("a photo", width=64, height=64, num_inference_steps=3, generator=torch.Generator().manual_seed(3), output_type="np").images[0]
+    picture = pipeline(
+        "a photo",
+        width=64,
+        height=64,
+        num_inference_steps=3,
+        generator=torch.Generator().manual_seed(3),
+        output_type="np",
+    ).images[0]
     return np.asarray(picture)
 
 
@@ -72,7 +79,9 @@ def test_texts_become_what_predict_takes(of_family):
     module = one.open_denoiser(base, "cpu", "float32")
     with torch.no_grad():
         answer = one.predict(module, latents, torch.tensor([3, 900]), conditioning)
-        alone = one.predict(module, latents[:1], torch.tensor([3]), {name: value[:1] for name, value in conditioning.items()})
+        alone = one.predict(
+            module, latents[:1], torch.tensor([3]), {name: value[:1] for name, value in conditioning.items()}
+        )
     assert answer.shape == latents.shape
     assert torch.allclose(answer[:1], alone, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in module.parameters())

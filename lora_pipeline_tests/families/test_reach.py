@@ -14,7 +14,7 @@ def seeing(cells, gain=0.0):
     def encode(pictures):
         means = F.avg_pool2d(pictures, 8)
         spread = F.avg_pool2d(means, 2 * cells + 1, stride=1, padding=cells) if cells else means
-        return spread * (1 + gain * pictures.std())
+        return spread * (1 + gain * pictures.std()) + gain * pictures.mean()
 
     return encode
 

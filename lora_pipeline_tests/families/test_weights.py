@@ -39,7 +39,9 @@ def hub(monkeypatch, tmp_path):
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
-            status, code = next((answer for path, answer in answers.items() if self.path.startswith(path)), (404, "RepoNotFound"))
+            status, code = next(
+                (answer for path, answer in answers.items() if self.path.startswith(path)), (404, "RepoNotFound")
+            )
             body = json.dumps({"id": "some/model", "sha": COMMIT}).encode()
             self.send_response(status)
             if code:

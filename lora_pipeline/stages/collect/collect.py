@@ -14,7 +14,7 @@ from lora_pipeline.store import DigestCache
 
 CODE_VERSION = "1"
 THUMBNAIL_PX = 320
-SOURCES = "sources.json"
+SOURCES = "sources.digests.json"
 
 
 def collect(photos: Path, folder: Path, settings: CollectSettings, progress: Progress = silent) -> Outcome:

@@ -22,6 +22,7 @@ class Measured(Record):
 
     Args:
         trim, sharpness, brightness, contrast, phash: as in `Quality`.
+        detail: pixels × sharpness, both of the trimmed picture at its own size: how much of the shot there is in this copy.
         look: the trimmed picture at 8 × 8 pixels, RGB, as hexadecimal digits: what `copies` compares beside the hash.
     """
 
@@ -29,6 +30,7 @@ class Measured(Record):
     sharpness: float
     brightness: float
     contrast: float
+    detail: float
     phash: str
     look: str
 
@@ -40,13 +42,15 @@ def measure(picture: "Image", trim_bars: bool) -> Measured:
 
     trim = trim_box(np.asarray(picture)) if trim_bars else (0, 0, picture.width, picture.height)
     trimmed = picture.crop(trim)
-    luma = np.asarray(_at_most(trimmed.convert("L"), SHARPNESS_PX), dtype=np.float32)
+    grey = trimmed.convert("L")
+    luma = np.asarray(_at_most(grey, SHARPNESS_PX), dtype=np.float32)
     small = trimmed.resize((LOOK_PX, LOOK_PX), Image.Resampling.BOX)
     return Measured(
         trim=trim,
         sharpness=round(sharpness(luma), 2),
         brightness=round(float(luma.mean()) / 255, 4),
         contrast=round(float(luma.std()) / 255, 4),
+        detail=round(grey.width * grey.height * sharpness(np.asarray(grey, dtype=np.float32)), 1),
         phash=str(imagehash.phash(trimmed)),
         look=small.tobytes().hex(),
     )

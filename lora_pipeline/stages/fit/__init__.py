@@ -3,9 +3,9 @@
 Training is a generator of step reports (`trainer.py`); saving and drawing read it (`run.py`), in a process of its own (`process.py`).
 """
 
-from lora_pipeline.stages.fit.fit import CODE_VERSION, fit
+from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, fit, to_nobody
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingReport
 
-__all__ = ["CODE_VERSION", "EpochReport", "StepReport", "TrainingReport", "fit", "plot_losses", "total_steps"]
+__all__ = ["CODE_VERSION", "EpochReport", "OnEpoch", "StepReport", "TrainingReport", "fit", "plot_losses", "to_nobody", "total_steps"]

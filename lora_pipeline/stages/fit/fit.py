@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import family
-from lora_pipeline.manifest import Manifest, Outcome, Report, key_of, read, write
+from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, is_planning, key_of, read, write
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, FitSettings
@@ -14,10 +14,15 @@ from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
 from lora_pipeline.stages.fit.process import in_own_process
-from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingReport
+from lora_pipeline.stages.fit.reports import EpochReport, StepReport
 
 CODE_VERSION = "1"
+OnEpoch = Callable[[Row, EpochReport], object]
 _NOT_LEARNT = {"state_every_steps", "sample_prompt"}  # settings that change no weight
+
+
+def to_nobody(row: Row, report: EpochReport) -> None:
+    """Hear of an epoch and do nothing."""
 
 
 def fit(
@@ -26,7 +31,7 @@ def fit(
     settings: FitSettings,
     base: BaseSettings,
     prompt: str,
-    on_report: Callable[[TrainingReport], object] = lambda _: None,
+    on_epoch: OnEpoch = to_nobody,
     progress: Progress = silent,
 ) -> Outcome:
     """Reuse the finished run of this training set, these settings and this base; else continue or begin it, in a process of its own.
@@ -41,7 +46,7 @@ def fit(
         settings: of the training.
         base: what is trained on.
         prompt: of the sample picture of each epoch, filled in; empty is none. It changes no weight, so a finished run keeps its samples.
-        on_report: told each step and each epoch, as they come.
+        on_epoch: told each epoch when it ends: its row, as it will stand in the manifest, and its report.
         progress: told each step.
 
     Returns:
@@ -60,15 +65,19 @@ def fit(
     total = total_steps(training_set, settings)
     there = len(epochs_in(job.epochs_file))
     seconds = 0.0
+    if there < settings.epochs and is_planning():
+        missing = range(there + 1, settings.epochs + 1)
+        raise Stale({f"{epoch:04d}": "not trained" for epoch in missing}, (), settings.epochs)
     if there < settings.epochs:
         job.run.mkdir(parents=True, exist_ok=True)
         write(job.run, training_set.rows, "trained_on")
         with closing(in_own_process(job.write())) as reports:
             for report in reports:
-                on_report(report)
                 if isinstance(report, StepReport):
                     seconds += report.seconds
                     progress("training", report.step, total)
+                else:
+                    on_epoch(_row(job, report, folder), report)
     epochs = epochs_in(job.epochs_file)
     if len(epochs) < settings.epochs:
         raise TrainingError(
@@ -101,7 +110,6 @@ def _row(job: Job, epoch: EpochReport, folder: Path) -> Row:
         trained_on=Job.read(job.run / "job.json").trained_on,
         loss=epoch.loss,
         learning_rate=epoch.learning_rate,
-        seconds_per_step=epoch.seconds_per_step,
         images_seen=epoch.images_seen,
     )
     files = {

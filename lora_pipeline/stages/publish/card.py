@@ -1,9 +1,9 @@
 """The model card: what the LoRA is, how to use it, what it was made from, and what it must not be used for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -76,6 +76,17 @@ def base_facts(base: BaseSettings, digest: str) -> BaseFacts:
     model = base.model if path is None or base.model == BUNDLED else path.name
     vae = Path(base.vae).name if base.vae and Path(base.vae).exists() else base.vae
     return BaseFacts(base.family, model, where, base.revision, vae, digest, base.licence)
+
+
+def without_paths(tree: Any) -> Any:
+    """Settings as others may know them: of a path on this machine only the last part."""
+    if isinstance(tree, Mapping):
+        return {name: without_paths(value) for name, value in cast(Mapping[str, Any], tree).items()}
+    if isinstance(tree, list | tuple):
+        return [without_paths(value) for value in cast(Sequence[Any], tree)]
+    if isinstance(tree, str) and (Path(tree).is_absolute() or tree.startswith("~/")):
+        return Path(tree).name
+    return tree
 
 
 def write_card(card: CardFacts, base: BaseFacts, chosen: Chosen, files: Mapping[str, str]) -> str:
@@ -155,7 +166,7 @@ def _made_from(card: CardFacts, chosen: Chosen) -> str:
     return f"""## Made from
 
 {len(card.photos)} photos (their digests are in `lineage.json`), cut in these framings: {framings}.
-The training looked at {chosen.checkpoint.images_seen} pictures up to this epoch, repeats counted.
+Up to this epoch the training saw {chosen.checkpoint.images_seen} pictures, repeats counted.
 
 | what | number |
 |---|---|

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, Score
 from lora_pipeline.settings import BaseSettings, PublishSettings
-from lora_pipeline.stages.publish.card import BaseFacts, CardFacts, Chosen, base_facts, write_card
+from lora_pipeline.stages.publish.card import BaseFacts, CardFacts, Chosen, base_facts, without_paths, write_card
 from lora_pipeline.stages.publish.webui import renamed
 from lora_pipeline.store import digest_bytes, digest_file, write_text
 
@@ -84,6 +84,7 @@ def publish(
         raise PipelineError(
             f"epoch {chosen.epoch} is chosen, but has no checkpoint any more; train and score again (the assets lora_checkpoints to checkpoint_scores)"
         )
+    card = replace(card, settings=without_paths(card.settings))
     facts = base_facts(base, family(base.family).digest(base))
     learned = judged[chosen]
     job = _Job(

@@ -58,7 +58,7 @@ def checkpoints(tmp_path: Path) -> MakeCheckpoints:
         for epoch, red in enumerate(reds, start=1):
             data = bytes([red, epoch])
             (folder / f"e{epoch:04d}.safetensors").write_bytes(data)
-            record = Checkpoint(epoch, "run", "set", 0.2 / epoch, 1e-4, 0.1, epoch * 10)
+            record = Checkpoint(epoch, "run", "set", loss=0.2 / epoch, learning_rate=1e-4, images_seen=epoch * 10)
             rows.append(
                 Row(
                     f"{epoch:04d}",

@@ -47,7 +47,7 @@ def checkpoints(loras: Path, tmp_path: Path) -> Manifest:
     for epoch in (1, 2):
         name = f"e{epoch:04d}.safetensors"
         (tmp_path / "fit" / name).write_bytes((loras / name).read_bytes())
-        record = Checkpoint(epoch, "f" * 64, "d" * 64, 0.1, 1e-4, 0.5, epoch * 6)
+        record = Checkpoint(epoch, "f" * 64, "d" * 64, loss=0.1, learning_rate=1e-4, images_seen=epoch * 6)
         rows.append(
             Row(
                 f"{epoch:04d}", f"key{epoch}", data=record.data(), files={"lora": File(name, digest_file(loras / name))}
@@ -159,7 +159,9 @@ def test_whatever_is_told_is_part_of_the_key(tiny_base, checkpoints, tmp_path: P
 def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_machine(
     tiny_base, checkpoints, tmp_path: Path
 ) -> None:
-    card = replace(CARD, settings=SETTINGS.model_copy(update={"base": tiny_base}).model_dump(mode="json"))
+    weights = f"{Path(tiny_base.model).parent}/face.pt"
+    settings = SETTINGS.changed({"crop": {"yolo_weights": weights}}, "test").model_copy(update={"base": tiny_base})
+    card = replace(CARD, settings=settings.model_dump(mode="json"))
     publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
     told = json.loads((tmp_path / "out" / "lineage.json").read_text())
     assert told["photos"] == [{"path": "a.jpg", "digest": "1" * 64}, {"path": "b.jpg", "digest": "2" * 64}]
