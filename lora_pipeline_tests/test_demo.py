@@ -19,7 +19,13 @@ pytestmark = pytest.mark.slow
 def cli(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The terminal's command, in a process of its own."""
     environment = {**os.environ, "LORA_PIPELINE_HOME": str(home)}
-    return subprocess.run([sys.executable, "-m", "lora_pipeline.cli", *arguments], capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "lora_pipeline.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
 
 
 def counts(summary: str) -> dict[str, tuple[int, int]]:
@@ -47,7 +53,14 @@ def work(home: Path, first: str) -> flow.Work:
 
 def test_the_summary_tells_of_every_stage_and_of_what_came_out(first: str) -> None:
     assert set(counts(first)) == {step.noun for step in flow.STEPS}
-    for words in ("identity distance to the subject: base model", "chosen: epoch", "why: ", "grid: ", "loss curve: ", "LoRA file: "):
+    for words in (
+        "identity distance to the subject: base model",
+        "chosen: epoch",
+        "why: ",
+        "grid: ",
+        "loss curve: ",
+        "LoRA file: ",
+    ):
         assert words in first
     for name in ("grid", "loss curve", "LoRA file"):
         (path,) = re.findall(rf"^{name}: (.*)$", first, re.MULTILINE)

@@ -10,15 +10,30 @@ from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.skipif(not REAL.is_dir(), reason="the real photos (../shared/data) are not here")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.skipif(not REAL.is_dir(), reason="the real photos (../shared/data) are not here"),
+]
 
 SMALL = {"fit": {"epochs": 1}, "grade": {"seeds": [1], "sampling_steps": 4}, "check": {"min_photos": 3}}
 
 
 def whole_flow(tmp_path: Path, name: str, kind: str, class_word: str, recipe: str) -> flow.Work:
     store = Store(tmp_path / "data")
-    consent = {"given_by": "public domain photographs", "given_on": "2026-01-01", "scope": "tests"} if kind == "person" else None
-    given = {"name": name, "kind": kind, "photos": REAL / name / "photos", "trigger": "zx9", "class": class_word, "recipe": recipe}
+    consent = (
+        {"given_by": "public domain photographs", "given_on": "2026-01-01", "scope": "tests"}
+        if kind == "person"
+        else None
+    )
+    given = {
+        "name": name,
+        "kind": kind,
+        "photos": REAL / name / "photos",
+        "trigger": "zx9",
+        "class": class_word,
+        "recipe": recipe,
+    }
     subject.new(store, Subject.model_validate({**given, "consent": consent, "settings": SMALL}))
     work = flow.work(store, name)
     before = {path: path.stat().st_mtime_ns for path in (REAL / name / "photos").iterdir()}
@@ -39,7 +54,11 @@ def test_a_dog_by_its_whole_pictures(tmp_path: Path) -> None:
 
 def test_a_man_among_others(tmp_path: Path) -> None:
     work = whole_flow(tmp_path, "person_a", "person", "man", "bundled_person")
-    shots = {row["file"].split("/")[-1] for row in csv.DictReader((REAL / "duplicates.csv").open()) if row["scene"] == "portrait"}
+    shots = {
+        row["file"].split("/")[-1]
+        for row in csv.DictReader((REAL / "duplicates.csv").open())
+        if row["scene"] == "portrait"
+    }
     curated = work.made("curate")
     group = {row.id for row in curated.rows if row.data.get("duplicates") and row.id in shots}
     assert group == shots

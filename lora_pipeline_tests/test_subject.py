@@ -1,0 +1,150 @@
+"""subject.yaml: what is wrong is said in words, and what is written loads back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_pipeline.errors import PipelineError, SettingsError, SubjectError
+from lora_pipeline.store import Store, write_text
+from lora_pipeline.subject import Subject, load, names, new
+
+GOOD = """\
+name: ann
+kind: person
+photos: photos
+trigger: ohwx
+class: woman
+recipe: sd15_person
+consent: {given_by: Ann, given_on: 2026-01-02, scope: pictures for the family}
+settings:
+  curate: {min_sharpness: 12}
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "data")
+
+
+def put(store: Store, text: str, name: str = "ann") -> None:
+    write_text(store.subject(name) / "subject.yaml", text)
+
+
+def test_what_stands_in_the_file(store: Store) -> None:
+    put(store, GOOD)
+    ann = load(store, "ann")
+    assert (ann.name, ann.kind, ann.trigger, ann.class_word) == ("ann", "person", "ohwx", "woman")
+    assert ann.photos == store.subject("ann") / "photos"
+    assert ann.reference is None
+    assert ann.consent is not None
+    assert str(ann.consent.given_on) == "2026-01-02"
+    assert ann.whole_settings().curate.min_sharpness == 12
+    assert ann.fill("a photo of {trigger} {class}, {other}") == "a photo of ohwx woman, {other}"
+
+
+def test_where_photos_and_reference_are(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(store, GOOD.replace("photos: photos", "photos: ~/pictures\nreference: me.jpg"))
+    ann = load(store, "ann")
+    assert ann.photos == tmp_path / "pictures"
+    assert ann.reference == store.subject("ann") / "me.jpg"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (": [", "subject.yaml is not YAML"),
+        ("- 1", "subject.yaml holds no settings"),
+        ("", "subject.yaml holds no settings"),
+        (GOOD.replace("trigger", "triger"), "there is no setting 'triger'; did you mean 'trigger'?"),
+        (GOOD.replace("given_by", "given_bye"), "did you mean 'given_by'?"),
+        (GOOD.replace("trigger: ohwx\n", ""), "trigger: Field required"),
+        (
+            GOOD.replace("kind: person", "kind: pest"),
+            "kind: Input should be 'person', 'pet', 'product' or 'style' (given: 'pest')",
+        ),
+        (GOOD.replace("name: ann", "name: bob"), "says name: bob, but its folder is ann"),
+        (GOOD.replace("name: ann", "name: Ann B"), "a name has small letters"),
+        (GOOD.replace("2026-01-02", "yesterday"), "consent.given_on"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_told_in_words(store: Store, text: str, words: str) -> None:
+    put(store, text)
+    with pytest.raises(SubjectError) as told:
+        load(store, "ann")
+    assert words in str(told.value)
+
+
+def test_a_file_that_is_no_text(store: Store) -> None:
+    put(store, "")
+    (store.subject("ann") / "subject.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SubjectError, match="is not YAML"):
+        load(store, "ann")
+
+
+def test_a_subject_that_is_not_there(store: Store) -> None:
+    with pytest.raises(SubjectError, match="there are: none yet"):
+        load(store, "ann")
+    put(store, GOOD)
+    with pytest.raises(SubjectError, match="there are: ann"):
+        load(store, "anna")
+
+
+def test_wrong_settings_name_the_file(store: Store) -> None:
+    put(store, GOOD.replace("min_sharpness", "min_sharp"))
+    with pytest.raises(SettingsError, match=r"ann/subject.yaml: settings: .*did you mean 'min_sharpness'"):
+        load(store, "ann").whole_settings()
+    put(store, GOOD.replace("sd15_person", "sd15_pearson"))
+    with pytest.raises(SettingsError, match="did you mean 'sd15_person'"):
+        load(store, "ann").whole_settings()
+
+
+def given(photos: Path, **changes: Any) -> Subject:
+    tree = {
+        "name": "ann",
+        "kind": "person",
+        "photos": photos,
+        "trigger": "ohwx",
+        "class": "woman",
+        "recipe": "sd15_person",
+    }
+    consent = {"given_by": "Ann Ü", "given_on": "2026-01-02", "scope": "all"}
+    return Subject.model_validate({**tree, "consent": consent, **changes})
+
+
+def test_a_new_subject_loads_back(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    subject = given(tmp_path / "pictures", settings={"curate": {"min_sharpness": 12}})
+    file = new(store, subject)
+    assert load(store, "ann") == subject
+    assert names(store) == ["ann"]
+    assert (file.parent / "captions").is_dir()
+    assert "Ann Ü" in file.read_text(encoding="utf-8")
+
+
+def test_a_new_subjects_photos_may_be_at_home(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    new(store, given(Path("~/pictures")))
+    assert load(store, "ann").photos == tmp_path / "pictures"
+
+
+def test_a_new_subject_that_is_wrong_writes_nothing(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for subject in (
+        given(tmp_path / "nowhere"),
+        given(tmp_path / "pictures", recipe="nothing"),
+        given(tmp_path / "pictures", settings={"curate": {"min_sharpness": -1}}),
+    ):
+        with pytest.raises(PipelineError):
+            new(store, subject)
+    assert not store.subject("ann").exists()
+
+
+def test_a_subject_is_never_overwritten(store: Store, tmp_path: Path) -> None:
+    put(store, GOOD)
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(SubjectError, match="there is a subject 'ann' already"):
+        new(store, given(tmp_path / "pictures"))
+    assert (store.subject("ann") / "subject.yaml").read_text() == GOOD
