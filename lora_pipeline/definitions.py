@@ -12,7 +12,6 @@ from lora_pipeline.assets.describe import captions
 from lora_pipeline.assets.encode import training_set
 from lora_pipeline.assets.fit import epoch_checkpoint, lora_checkpoints
 from lora_pipeline.assets.grade import checkpoint_scores, validation_grids
-from lora_pipeline.assets.partitions import subjects
 from lora_pipeline.assets.publish import released_lora
 from lora_pipeline.assets.resources import House
 from lora_pipeline.assets.sensors import JOB, nightly, photos_changed, subject_folders
@@ -38,7 +37,6 @@ executor = EXECUTORS[os.environ.get("LORA_PIPELINE_EXECUTOR", "in_process")]
 photos_to_lora = dg.define_asset_job(
     JOB,
     selection=dg.AssetSelection.assets(*FLOW),
-    partitions_def=subjects,
     description="From the photos of one subject to its released LoRA.",
 )
 

@@ -1,5 +1,6 @@
 """The Dagster UI as a person uses it: `lora-pipeline ui`, one click on Materialize all, an epoch's picture, the grid."""
 
+import json
 import os
 import shutil
 import signal
@@ -138,12 +139,8 @@ def test_one_click_from_photos_to_release(home: Path) -> None:
 
 
 def _materialized(url: str, asset: str) -> bool:
-    query = (
-        '{ assetOrError(assetKey: {path: ["%s"]}) { ... on Asset { assetMaterializations(limit: 1) { runId } } } }'
-        % asset
-    )
-    import json
-
+    path = json.dumps([asset])
+    query = f"{{ assetOrError(assetKey: {{path: {path}}}) {{ ... on Asset {{ assetMaterializations(limit: 1) {{ runId }} }} }} }}"
     request = urllib.request.Request(
         f"{url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
     )

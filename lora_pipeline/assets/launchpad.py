@@ -1,7 +1,7 @@
 """A section of the settings as Dagster config: every field optional, since the subject's recipe has the default."""
 
 from enum import Enum
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 import dagster as dg
 from pydantic import Field, create_model
@@ -27,9 +27,13 @@ def launchpad(section: type[Section]) -> type[dg.Config]:
 def given(config: dg.Config) -> dict[str, Any]:
     """The fields that the launchpad did fill in."""
     fields = {name: getattr(config, name) for name in type(config).model_fields}
-    return {
-        name: value.value if isinstance(value, Enum) else value for name, value in fields.items() if value is not None
-    }
+    return {name: _plain(value) for name, value in fields.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in cast(list[Any], value)]
+    return value.value if isinstance(value, Enum) else value
 
 
 def _type(name: str, annotation: Any) -> Any:

@@ -30,7 +30,8 @@ from lora_pipeline.demo.architecture import (
 from lora_pipeline.demo.strangers import read_shards
 
 BATCH: Final = 32
-PEAK_RATE: Final = 8e-4
+PEAK_RATE: Final = 6e-4
+DECAY_FROM_END: Final = 0.35
 EMA: Final = 0.9990
 SNR_CAP: Final = 5.0
 WEIGHT_CAP: Final = 25.0
@@ -133,7 +134,7 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         rng = np.random.default_rng((2, step))
         torch.manual_seed(step)
         done = step / steps
-        rate = PEAK_RATE * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * done)))
+        rate = PEAK_RATE * min(1.0, (step + 1) / 200, 0.01 + (1 - done) / DECAY_FROM_END)
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = rng.integers(len(told), size=BATCH)

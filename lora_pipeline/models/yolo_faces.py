@@ -4,6 +4,7 @@ Its boxes reach from the hairline to the chin. Here they become dlib's: a square
 that framings mean the same with every detector. Landmarks and descriptor are dlib's, on that square.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,7 @@ class YoloFaces:
 
     @cached_property
     def _model(self) -> Any:
+        os.environ.setdefault("YOLO_OFFLINE", "true")  # ultralytics tells its makers of each use otherwise
         from ultralytics import YOLO
 
         try:

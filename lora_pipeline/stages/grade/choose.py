@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from lora_pipeline.records import Score
 
-FACES_SHARE = (
-    0.8  # an epoch that shows faces less often than this share of the most is not chosen, however near those few are
-)
+FACES_SHARE = 0.8
+"""An epoch that shows faces less often than this share of the most is not chosen, however near those few are."""
+
+_ROUNDING = 1e-9  # so that 0.23 is within 0.02 of 0.21
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _distance(score: Score, faces: bool) -> float | None:
 
 def _shows_faces(score: Score, scores: Sequence[Score]) -> bool:
     """Whether its pictures show faces about as often as the best's do; of kinds without faces all do."""
-    return score.faces_found >= FACES_SHARE * max(one.faces_found for one in scores)
+    return score.faces_found >= FACES_SHARE * max(one.faces_found for one in scores) - _ROUNDING
 
 
 def _nearer(score: Score, base: Score, faces: bool) -> bool:
@@ -84,15 +85,13 @@ def _best(base: Score, epochs: Sequence[Score], tolerance: float, faces: bool) -
     good = [one for one in epochs if _learned(one, base, scores, faces)]
     if good:
         nearest = min(good, key=lambda one: (_known(one, faces), one.epoch))
-        chosen = next(one for one in good if _known(one, faces) <= _known(nearest, faces) + tolerance)
+        chosen = next(one for one in good if _known(one, faces) <= _known(nearest, faces) + tolerance + _ROUNDING)
         told = f"{_name(faces)} {_known(chosen, faces):.2f} ({_base(base, faces)})"
         if chosen is nearest:
-            return chosen, f"{told}; no other epoch is nearer"
-        gain = _known(chosen, faces) - _known(nearest, faces)
-        return (
-            chosen,
-            f"{told}; epoch {nearest.epoch} is nearer by only {_digits(gain, tolerance)}, {_under(gain, tolerance)}, and later epochs overfit",
-        )
+            lost = any(_nearer(one, chosen, faces) for one in epochs)
+            return chosen, f"{told}; no other epoch {'that shows faces as often ' if lost else ''}is nearer"
+        gain = _gain(_known(chosen, faces) - _known(nearest, faces), tolerance)
+        return chosen, f"{told}; epoch {nearest.epoch} is nearer by only {gain}, and later epochs overfit"
     if not faces:
         return (
             epochs[-1],
@@ -118,7 +117,7 @@ def _best(base: Score, epochs: Sequence[Score], tolerance: float, faces: bool) -
 
 
 def _why_not(one: Score, chosen: Score, base: Score, scores: Sequence[Score], tolerance: float, faces: bool) -> str:
-    own, best = _distance(one, faces), _distance(chosen, faces)
+    own = _distance(one, faces)
     if one is base:
         seen = f", a face in {one.faces_found:.0%} of its pictures" if faces else ""
         return f"the base model without a LoRA, by which the epochs are measured: {'nothing to compare' if own is None else f'{_name(faces)} {own:.2f}'}{seen}"
@@ -133,14 +132,12 @@ def _why_not(one: Score, chosen: Score, base: Score, scores: Sequence[Score], to
         return f"{what} a face was found in only {one.faces_found:.0%} of its pictures, where the most is {max(each.faces_found for each in scores):.0%}"
     if not _nearer(one, base, faces):
         return f"{what} {_name(faces)} {own:.2f} is no nearer than the base model's {_known(base, faces):.2f}"
-    if best is None:
-        return f"{what} the last one is, since nothing speaks for any"
-    gain = best - own
-    if gain <= 0:
-        return f"{what} {_name(faces)} {own:.2f}, and epoch {chosen.epoch} has {best:.2f}" + (
-            " and is earlier" if gain == 0 else ""
-        )
-    return f"{what} {_name(faces)} {own:.2f} is nearer than epoch {chosen.epoch}'s by only {_digits(gain, tolerance)}, {_under(gain, tolerance)}, and later epochs overfit"
+    best = _known(chosen, faces)
+    if own >= best:
+        earlier = " and is earlier" if own == best else ""
+        return f"{what} {_name(faces)} {own:.2f}, and epoch {chosen.epoch} has {best:.2f}{earlier}"
+    gain = _gain(best - own, tolerance)
+    return f"{what} {_name(faces)} {own:.2f} is nearer than epoch {chosen.epoch}'s by only {gain}, and later epochs overfit"
 
 
 def _known(score: Score, faces: bool) -> float:
@@ -155,20 +152,14 @@ def _name(faces: bool) -> str:
 
 def _base(base: Score, faces: bool) -> str:
     distance = _distance(base, faces)
+    if distance is None:
+        return "base model: no face" if faces else "base model: unknown"
+    return f"base model {distance:.2f}"
+
+
+def _gain(gain: float, tolerance: float) -> str:
+    """With two digits, or four where two would read as nothing or as the tolerance itself."""
+    digits = 4 if f"{gain:.2f}" in {"0.00", f"{tolerance:.2f}"} else 2
     return (
-        "base model: no face"
-        if distance is None and faces
-        else "base model: unknown"
-        if distance is None
-        else f"base model {distance:.2f}"
+        f"{gain:.{digits}f}, {'under' if gain < tolerance - _ROUNDING else 'which is'} the tolerance of {tolerance:g}"
     )
-
-
-def _digits(gain: float, tolerance: float) -> str:
-    """Two digits, or three where two would read as nothing or as the tolerance itself."""
-    short = f"{gain:.2f}"
-    return f"{gain:.4f}" if short in {"0.00", f"{tolerance:.2f}"} else short
-
-
-def _under(gain: float, tolerance: float) -> str:
-    return f"within the tolerance of {tolerance:g}" if gain >= tolerance else f"under the tolerance of {tolerance:g}"

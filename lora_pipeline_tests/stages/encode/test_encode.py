@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_pipeline.families import family, weights
+from lora_pipeline.families import family, sd15, weights
 from lora_pipeline.manifest import Item, Made, read, refresh
 from lora_pipeline.pictures import save
 from lora_pipeline.records import Caption, Crop, Example
 from lora_pipeline.settings import BaseSettings, EncodeSettings
 from lora_pipeline.stages.encode import encode
 
-SETTINGS = EncodeSettings(resolution_px=64, bucket_step_px=32, repeats=3)
+SETTINGS = EncodeSettings(resolution_px=64, bucket_step_px=16, repeats=3)
 
 
 def picture_of(seed, size):
@@ -61,6 +61,12 @@ TEXTS = {name: f"a photo {name[0]}" for name in PICTURES}
 
 
 @pytest.fixture
+def short_reach(monkeypatch):
+    """Random weights see everywhere; trained ones do not."""
+    monkeypatch.setattr(sd15, "measured_reach_px", lambda *_: 8)
+
+
+@pytest.fixture
 def counted(monkeypatch):
     """How many pictures and texts were really encoded."""
     one, counts = family("sd15"), {"pictures": 0, "texts": 0, "opened": 0}
@@ -92,6 +98,7 @@ def counted(monkeypatch):
     return since
 
 
+@pytest.mark.usefixtures("short_reach")
 def test_only_what_changed_is_encoded(tmp_path, tiny_base, counted):
     def run(pictures=PICTURES, texts=TEXTS, settings=SETTINGS):
         made = encode(
@@ -124,6 +131,7 @@ def test_only_what_changed_is_encoded(tmp_path, tiny_base, counted):
     assert len(list((tmp_path / "out" / "latents").iterdir())) == len(fewer.manifest.rows) == 2
 
 
+@pytest.mark.usefixtures("short_reach")
 def test_files_hold_what_training_needs(tmp_path, tiny_base):
     import torch
     from safetensors.torch import load_file
@@ -138,13 +146,13 @@ def test_files_hold_what_training_needs(tmp_path, tiny_base):
     ).manifest
     wide = made.row("sub/c.jpg#0@full")
     example = Example.of(wide)
-    assert (example.photo, example.bucket, example.caption, example.hidden) == ("sub/c.jpg", (96, 32), "a photo s", 0.0)
+    assert (example.photo, example.bucket, example.caption, example.hidden) == ("sub/c.jpg", (80, 48), "a photo s", 0.0)
     tensors = load_file(made.path(wide, "latents"))
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
-        "latents": (4, 4, 12),
-        "visible": (1, 4, 12),
-        "latents_mirrored": (4, 4, 12),
-        "visible_mirrored": (1, 4, 12),
+        "latents": (4, 6, 10),
+        "visible": (1, 6, 10),
+        "latents_mirrored": (4, 6, 10),
+        "visible_mirrored": (1, 6, 10),
     }
     assert load_file(made.path(wide, "text"))["encoder_hidden_states"].shape == (24, 32)
 
@@ -166,6 +174,7 @@ def test_files_hold_what_training_needs(tmp_path, tiny_base):
     )
 
 
+@pytest.mark.usefixtures("short_reach")
 def test_what_cannot_be_trained_on_is_a_row_with_a_reason(tmp_path, tiny_base):
     pictures = {
         **PICTURES,
@@ -193,6 +202,7 @@ def test_what_cannot_be_trained_on_is_a_row_with_a_reason(tmp_path, tiny_base):
     assert len(made.manifest.kept) == 2
 
 
+@pytest.mark.usefixtures("short_reach")
 def test_a_caption_that_does_not_fit_says_by_how_much(tmp_path, tiny_base):
     texts = {**TEXTS, "a.jpg#0@close": "a " * 30}
     made = encode(

@@ -6,20 +6,29 @@ import pytest
 from lora_pipeline.manifest import Item, Made, refresh
 from lora_pipeline.records import Example
 
-CHANNELS, SIDE, TOKENS, WIDTH = 4, 8, 24, 32
-
 
 @pytest.fixture(scope="session")
 def make_training_set():
     """A function that writes a training set of so many pictures into a folder and gives its manifest."""
 
-    def make_set(folder, pictures=3, repeats=2, mirrored=False, hide=True, buckets=((64, 64),), seed=0):
+    def make_set(
+        folder,
+        pictures=3,
+        repeats=2,
+        mirrored=False,
+        hide=True,
+        buckets=((64, 64),),
+        seed=0,
+        channels=4,
+        tokens=24,
+        width=32,
+    ):
         def make(number, folder):
             from safetensors.numpy import save_file
 
             rng = np.random.default_rng((seed, number))
             bucket = buckets[number % len(buckets)]
-            shape = (CHANNELS, bucket[1] // 8, bucket[0] // 8)
+            shape = (channels, bucket[1] // 8, bucket[0] // 8)
             tensors = {}
             for side in ("", "_mirrored") if mirrored else ("",):
                 tensors[f"latents{side}"] = rng.standard_normal(shape, dtype=np.float32)
@@ -27,7 +36,7 @@ def make_training_set():
                 if hide and number == 0:
                     tensors[f"visible{side}"][:, :3, :3] = 0
             save_file(tensors, folder / f"{number}.latents.safetensors")
-            states = rng.standard_normal((TOKENS, WIDTH), dtype=np.float32)
+            states = rng.standard_normal((tokens, width), dtype=np.float32)
             save_file({"encoder_hidden_states": states}, folder / f"{number}.text.safetensors")
             example = Example(photo=f"photo{number}.png", bucket=bucket, repeats=repeats, caption="a photo", hidden=0.0)
             return Made(

@@ -102,3 +102,14 @@ def test_without_faces_the_weak_distance_chooses_softly(distances, epoch, learne
     assert (one.score.epoch, one.learned) == (epoch, learned)
     assert "weak" in one.score.reason
     assert all(verdict.score.reason for verdict in verdicts)
+
+
+def test_what_lies_on_an_edge_is_inside() -> None:
+    assert chosen(choose(judged(0.45, 0.23, 0.21), 0.02, faces=True)).score.epoch == 1
+    assert chosen(choose(judged(0.45, 0.2301, 0.21), 0.02, faces=True)).score.epoch == 2
+    assert chosen(choose(judged(0.45, 0.30, 0.29, found=[0.75, 0.6, 0.5]), 0.02, faces=True)).score.epoch == 1
+
+
+def test_a_nearer_epoch_without_faces_is_not_denied() -> None:
+    one = chosen(choose(judged(0.45, 0.30, 0.20, found=[1.0, 1.0, 0.2]), 0.02, faces=True))
+    assert one.score.reason.endswith("no other epoch that shows faces as often is nearer")

@@ -1,0 +1,86 @@
+"""The loss against its definitions."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lora_pipeline.stages.fit.loss import min_snr_weight, noisy_latents, sample_losses, target_of  # noqa: E402
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+ALPHA = torch.tensor([0.99, 0.7, 0.1], dtype=torch.float64)
+SIGMA = (1 - ALPHA**2).sqrt()
+
+
+def test_the_derivative_under_the_mask_is_exactly_nothing():
+    answer = random(2, 4, 8, 8).float().requires_grad_()
+    visible = torch.ones(2, 1, 8, 8)
+    visible[0, 0, 2:5, 3:] = 0
+    sample_losses(answer, random(2, 4, 8, 8, seed=1).float(), visible).sum().backward()
+    hidden = (visible == 0).expand(2, 4, 8, 8)
+    assert (answer.grad[hidden] == 0).all()
+    assert (answer.grad[~hidden] != 0).all()
+
+
+def test_what_is_hidden_does_not_dilute_the_loss():
+    answer, target, visible = torch.full((2, 4, 8, 8), 3.0), torch.ones(2, 4, 8, 8), torch.ones(2, 1, 8, 8)
+    target[0, :, 4:] = 100
+    visible[0, :, 4:] = 0
+    assert sample_losses(answer, target, visible).tolist() == [4.0, 4.0]
+
+
+def test_without_a_mask_it_is_the_mean_squared_error():
+    answer, target = random(3, 4, 6, 10), random(3, 4, 6, 10, seed=1)
+    told = sample_losses(answer, target, torch.ones(3, 1, 6, 10))
+    wanted = [
+        torch.nn.functional.mse_loss(one.float(), other.float()) for one, other in zip(answer, target, strict=True)
+    ]
+    assert torch.allclose(told.float(), torch.stack(wanted))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [("epsilon", lambda snr: min(snr, 5) / snr), ("v_prediction", lambda snr: min(snr, 5) / (snr + 1))],
+)
+def test_min_snr_weights_are_the_papers(kind, wanted):
+    snr = (ALPHA / SIGMA) ** 2
+    assert min_snr_weight(kind, ALPHA, SIGMA, 5.0).tolist() == pytest.approx([wanted(float(one)) for one in snr])
+
+
+def test_no_gamma_is_no_weight():
+    assert min_snr_weight("epsilon", ALPHA, SIGMA, 0.0).tolist() == [1, 1, 1]
+
+
+def test_pure_noise_has_a_finite_weight():
+    for kind in ("epsilon", "v_prediction", "flow"):
+        assert torch.isfinite(min_snr_weight(kind, torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), 5.0)).all()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "flow"])
+def test_one_error_of_the_picture_costs_the_same_in_every_kind(kind):
+    """min-SNR weighs errors of x_0: whichever way a model says them, the weighted loss is min(SNR, γ) · |error of x_0|²."""
+    alpha, sigma = (
+        (ALPHA, SIGMA)
+        if kind != "flow"
+        else (torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64))
+    )
+    latents, noise, wrong = random(3, 4, 2, 2), random(3, 4, 2, 2, seed=1), random(3, 4, 2, 2, seed=2)
+    noisy = noisy_latents(latents, noise, alpha, sigma)
+    each = alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
+    believed = (noisy - each[0] * wrong) / each[1]  # the noise, if the picture were `wrong`
+    answer = target_of(kind, wrong, believed, alpha, sigma)
+    squares = (answer - target_of(kind, latents, noise, alpha, sigma)).square().mean(dim=(1, 2, 3))
+    weighted = squares * min_snr_weight(kind, alpha, sigma, 5.0)
+    snr = (alpha / sigma) ** 2
+    assert torch.allclose(weighted, snr.clamp(max=5.0) * (wrong - latents).square().mean(dim=(1, 2, 3)))
+
+
+def test_v_is_the_papers():
+    latents, noise = random(3, 4, 2, 2), random(3, 4, 2, 2, seed=1)
+    noisy = noisy_latents(latents, noise, ALPHA, SIGMA)
+    v = target_of("v_prediction", latents, noise, ALPHA, SIGMA)
+    each = ALPHA.view(-1, 1, 1, 1), SIGMA.view(-1, 1, 1, 1)
+    assert torch.allclose(each[0] * noisy - each[1] * v, latents)  # x_0 = α x_t − σ v

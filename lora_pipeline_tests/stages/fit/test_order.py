@@ -1,0 +1,90 @@
+"""Which pictures are in which batch, and how many batches there are."""
+
+from collections import Counter
+
+import pytest
+
+from lora_pipeline.records import Example
+from lora_pipeline.settings import FitSettings
+from lora_pipeline.stages.fit.noise import draw
+from lora_pipeline.stages.fit.order import batches, looks_per_bucket, steps_per_epoch, total_steps
+
+
+def examples(*given):
+    """(bucket, repeats) each."""
+    return [
+        Example(photo=str(number), bucket=bucket, repeats=repeats, caption="", hidden=0)
+        for number, (bucket, repeats) in enumerate(given)
+    ]
+
+
+SQUARE, WIDE = (64, 64), (96, 32)
+MIXED = examples((SQUARE, 2), (WIDE, 3), (SQUARE, 1), (SQUARE, 2), (WIDE, 1))
+
+
+def test_65_pictures_6_times_in_batches_of_2_for_10_epochs_are_1950_steps():
+    assert 10 * steps_per_epoch({(512, 512): 65 * 6}, batch_size=2) == 1950
+
+
+def test_a_training_sets_steps_are_forecast_by_bucket(tmp_path, make_training_set):
+    training_set = make_training_set(tmp_path, pictures=5, repeats=3, buckets=((64, 64), (96, 32)))
+    assert total_steps(training_set, FitSettings(epochs=4, batch_size=2)) == 4 * (5 + 3)  # ⌈9/2⌉ + ⌈6/2⌉
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
+@pytest.mark.parametrize("epoch", [1, 2, 7])
+def test_an_epoch_sees_each_picture_as_often_as_its_repeats_and_mixes_no_sizes(batch_size, epoch):
+    order = batches(MIXED, epoch, batch_size, seed=1, mirror=False)
+    assert Counter(look.picture for batch in order for look in batch) == {0: 2, 1: 3, 2: 1, 3: 2, 4: 1}
+    assert all(len({MIXED[look.picture].bucket for look in batch}) == 1 for batch in order)
+    assert len(order) == steps_per_epoch(looks_per_bucket(MIXED), batch_size)
+    assert max(len(batch) for batch in order) <= batch_size
+    assert not any(look.mirrored for batch in order for look in batch)
+
+
+def test_the_order_is_the_seeds_and_the_epochs_alone():
+    assert batches(MIXED, 3, 2, seed=1, mirror=True) == batches(MIXED, 3, 2, seed=1, mirror=True)
+    assert batches(MIXED, 3, 2, seed=1, mirror=True) != batches(MIXED, 4, 2, seed=1, mirror=True)
+    assert batches(MIXED, 3, 2, seed=1, mirror=True) != batches(MIXED, 3, 2, seed=2, mirror=True)
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_half_of_all_looks_are_mirrored(repeats):
+    given = examples(*[(SQUARE, repeats)] * 6)
+    looks = [look for epoch in range(1, 5) for batch in batches(given, epoch, 4, seed=0, mirror=True) for look in batch]
+    for picture in range(6):
+        assert Counter(look.mirrored for look in looks if look.picture == picture) == {
+            True: 2 * repeats,
+            False: 2 * repeats,
+        }
+
+
+def test_noise_is_a_function_of_seed_and_clock():
+    import numpy as np
+
+    first, same = (draw(42, 7, (4, 8, 8), 1000, 0.1) for _ in range(2))
+    assert first.timestep == same.timestep
+    assert np.array_equal(first.noise, same.noise)
+    for other in (draw(43, 7, (4, 8, 8), 1000, 0.1), draw(42, 8, (4, 8, 8), 1000, 0.1)):
+        assert not np.array_equal(first.noise, other.noise)
+
+
+def test_noise_is_normal_and_timesteps_are_even():
+    import numpy as np
+
+    drawn = [draw(0, seen, (4, 8, 8), 1000, 0.0) for seen in range(2000)]
+    noise = np.stack([one.noise for one in drawn])
+    assert abs(noise.mean()) < 0.01
+    assert abs(noise.std() - 1) < 0.01
+    counts = np.histogram([one.timestep for one in drawn], bins=10, range=(0, 1000))[0]
+    assert counts.min() > 150
+    assert counts.sum() == 2000
+
+
+def test_the_noise_offset_moves_whole_channels():
+    import numpy as np
+
+    plain, offset = (draw(0, 5, (4, 64, 64), 1000, strength).noise for strength in (0.0, 0.5))
+    moved = offset - plain
+    assert np.allclose(moved, moved[:, :1, :1], atol=1e-6)
+    assert moved.std() > 0.05

@@ -1,0 +1,210 @@
+"""The step: it learns, resumes to the bit, stops before harm, and its losses are those written down."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lora_pipeline.errors import TrainingError
+from lora_pipeline.families import family, weights
+from lora_pipeline.manifest import Manifest
+from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.order import Look
+from lora_pipeline.stages.fit.trainer import Trainer, read_cached
+
+torch = pytest.importorskip("torch")
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+SETTINGS = FitSettings(
+    epochs=4,
+    batch_size=2,
+    network_dim=4,
+    network_alpha=2,
+    unet_lr=1e-3,
+    noise_offset=0.05,
+    lr_warmup_steps=2,
+    max_grad_norm=0.5,
+)
+
+
+def trainer_of(training_set, base, settings=SETTINGS):
+    return Trainer(read_cached(training_set), family(base.family), base, settings, "cpu")
+
+
+def take(trainer, count):
+    steps = trainer.steps()
+    return [next(steps) for _ in range(count)]
+
+
+def same(one, other):
+    return one["step"] == other["step"] and all(
+        torch.equal(one["adapter"][name], other["adapter"][name]) for name in one["adapter"]
+    )
+
+
+@pytest.fixture
+def training_set(tmp_path, make_training_set):
+    return make_training_set(tmp_path / "set", pictures=5, repeats=1, mirrored=True, buckets=((64, 64), (96, 32)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"}], ids=str)
+def test_ten_steps_equal_five_a_stop_and_five_more_to_the_bit(training_set, tiny_base, tmp_path, changes):
+    settings = SETTINGS.model_copy(update=changes)
+    straight = trainer_of(training_set, tiny_base, settings)
+    losses = [report.loss for report in take(straight, 10)]
+    first = trainer_of(training_set, tiny_base, settings)
+    resumed = [report.loss for report in take(first, 5)]
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = trainer_of(training_set, tiny_base, settings)
+    second.resume(torch.load(tmp_path / "state.pt", weights_only=True))
+    resumed += [report.loss for report in take(second, 5)]
+    assert resumed == losses
+    assert same(second.state(), straight.state())
+    assert len(set(losses)) == 10
+
+
+def test_the_clock_counts_images(training_set, tiny_base):
+    reports = list(trainer_of(training_set, tiny_base).steps())
+    assert [report.step for report in reports] == list(range(1, 4 * 3 + 1))  # 3 squares and 2 wide ones: 2 + 1 batches
+    assert [report.images_seen for report in reports if report.step % 3 == 0] == [5, 10, 15, 20]
+    assert [report.epoch for report in reports] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert sorted(name for report in reports[:3] for name in report.pictures) == sorted(
+        row.id for row in training_set.kept
+    )
+    assert reports[0].learning_rate == 0
+    assert max(report.learning_rate for report in reports) <= SETTINGS.unet_lr
+
+
+def test_only_the_lora_is_trained(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base)
+    before = {name: value.clone() for name, value in trainer.module.state_dict().items()}
+    take(trainer, 4)
+    moved = {name for name, value in trainer.module.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+    assert {name.split(".lora_")[0] for name in moved} == {name.split(".lora_")[0] for name in trainer.parameters}
+
+
+def test_a_new_lora_changes_nothing_and_is_the_seeds(training_set, tiny_base):
+    first, same_seed, other = (
+        trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"seed": seed})) for seed in (42, 42, 43)
+    )
+    assert same(first.state(), same_seed.state())
+    assert not same(first.state(), other.state())
+    assert all((value == 0).all() for name, value in first.parameters.items() if "lora_B" in name)
+
+
+def test_the_loss_of_two_pictures_falls(tmp_path, make_training_set, tiny_base):
+    training_set = make_training_set(tmp_path / "two", pictures=2, repeats=10, hide=False)
+    settings = SETTINGS.model_copy(
+        update={"epochs": 30, "unet_lr": 5e-3, "network_dim": 16, "network_alpha": 16, "lr_scheduler": "constant"}
+    )
+    trainer = trainer_of(training_set, tiny_base, settings)
+
+    def judged():
+        """The same looks and noise before and after."""
+        clock = trainer.images_seen
+        total = 0.0
+        for trainer.images_seen in range(0, 400, 2):
+            with torch.no_grad():
+                total += float(trainer.loss([Look(0, False), Look(1, False)]))
+        trainer.images_seen = clock
+        return total / 200
+
+    before = judged()
+    take(trainer, 150)
+    after = judged()
+    assert after < 0.7 * before, (before, after)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_pictures(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base)
+    steps = trainer.steps()
+    next(steps)
+    before = trainer.state()
+    for cached in trainer.examples:
+        cached.latents[0][:] = float("nan")
+        cached.latents[1][:] = float("nan")
+    with pytest.raises(
+        TrainingError,
+        match=r"stopped before step 2 \(epoch 1\), of which nothing was learnt: its loss is nan.*photo\d\.png#0@close",
+    ):
+        next(steps)
+    assert same(trainer.state(), before)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_hidden_is_not_learnt_from(training_set, tiny_base, monkeypatch, masked):
+    trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"masked_loss": masked}))
+    answers = []
+    predict = type(trainer.family).predict
+
+    def kept(*given):
+        answers.append(predict(*given))
+        answers[-1].retain_grad()
+        return answers[-1]
+
+    monkeypatch.setattr(type(trainer.family), "predict", kept)
+    trainer.loss([Look(0, False)]).backward()
+    hidden = (trainer.examples[0].visible[0] == 0).expand(4, -1, -1)
+    assert hidden.any()
+    pull = answers[0].grad[0]
+    assert bool((pull[hidden] == 0).all()) == masked
+    assert (pull[~hidden] != 0).all()
+
+
+def test_a_mirrored_look_learns_from_the_mirrored_latents(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base)
+    assert trainer.mirror
+    assert float(trainer.loss([Look(0, False)]).detach()) != float(trainer.loss([Look(0, True)]).detach())
+
+
+def test_a_state_of_another_lora_is_refused(training_set, tiny_base):
+    state = trainer_of(training_set, tiny_base).state()
+    other = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"network_dim": 8}))
+    with pytest.raises(TrainingError, match="of another LoRA"):
+        other.resume(state)
+
+
+def test_no_pictures_is_told(tmp_path):
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        read_cached(Manifest(tmp_path, ()))
+
+
+def test_a_file_that_has_gone_is_told(training_set):
+    training_set.path(training_set.kept[1], "text").unlink()
+    with pytest.raises(TrainingError, match=r"photo1\.png#0@close: .* make the training set again"):
+        read_cached(training_set)
+
+
+def golden(name, losses):
+    """Compare with what is written down; `GOLDEN_LOSSES=write` writes it."""
+    written = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    if os.environ.get("GOLDEN_LOSSES") == "write":
+        GOLDEN.write_text(json.dumps({**written, name: losses}, indent=1, sort_keys=True) + "\n")
+    assert name in written, f"{GOLDEN.name} has no losses of {name}"
+    assert losses == pytest.approx(written[name], rel=1e-5)
+
+
+def test_the_tiny_bases_losses_are_those_written_down(tmp_path, make_training_set, tiny_base):
+    training_set = make_training_set(
+        tmp_path / "set", pictures=5, repeats=2, mirrored=True, buckets=((64, 64), (96, 32))
+    )
+    golden("tiny", [report.loss for report in take(trainer_of(training_set, tiny_base, SETTINGS), 20)])
+
+
+def test_the_bundled_bases_losses_are_those_written_down(tmp_path, make_training_set):
+    if not (weights.BUNDLED_FOLDER / "model_index.json").exists():
+        pytest.skip("the bundled model is not in the package yet")
+    training_set = make_training_set(
+        tmp_path / "set", pictures=6, repeats=2, buckets=((128, 128),), channels=12, tokens=48, width=128
+    )
+    golden(
+        "bundled",
+        [
+            report.loss
+            for report in take(
+                trainer_of(training_set, BaseSettings(model="bundled"), SETTINGS.model_copy(update={"epochs": 8})), 20
+            )
+        ],
+    )
