@@ -34,7 +34,7 @@ DAMAGED = (
     struct.error,
 )
 
-_opening = threading.Lock()  # warnings filters and Pillow's own limit are global to the process
+_opening = threading.Lock()  # Pillow's own limit is global to the process
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,20 @@ def open_photo(path: Path, max_megapixels: float = 200.0) -> Opened:
     """Open a photo as `open_upright` does, and say what file it was. Raises PhotoError as it does."""
     with _reading(path, max_megapixels) as opened:
         opened.seek(0)
+        taken = _taken(opened)  # before `load`, after which a TIFF's tags are out of reach
         opened.load()
-        return Opened(_to_rgb(_turned(opened)), opened.format or "", _taken(opened))
+        return Opened(_to_rgb(_turned(opened)), opened.format or "", taken)
 
 
 @contextmanager
 def _reading(path: Path, max_megapixels: float) -> "Generator[ImageFile]":
     from PIL import Image, UnidentifiedImageError
 
-    _register_heif()
+    _get_ready()
     try:
         if path.stat().st_size == 0:
             raise PhotoError("the file is empty (0 bytes)")
-        with _opening, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _opening:
             limit, Image.MAX_IMAGE_PIXELS = (
                 Image.MAX_IMAGE_PIXELS,
                 None,
@@ -181,10 +181,12 @@ def _srgb() -> object:
 
 
 @cache
-def _register_heif() -> None:
+def _get_ready() -> None:
     import pillow_heif  # pyright: ignore[reportMissingTypeStubs]
     from PIL import Image
 
+    # What is wrong with a picture that opens all the same (odd tags, an extra chunk) is of no interest to the person.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     Image.init()
     pillow_heif.register_heif_opener()  # pyright: ignore[reportUnknownMemberType]
 

@@ -1,0 +1,100 @@
+"""Where to cut: inside the photo, never padded, the face in it, and a reason where there is no crop."""
+
+import pytest
+
+from lora_pipeline.records import Box
+from lora_pipeline.stages.crop.framing import inside, iou, plan, square, whole
+
+PHOTO: Box = (0, 0, 2000, 3000)
+FACE: Box = (900, 600, 1100, 800)
+
+
+@pytest.mark.parametrize(("framing", "faces"), [("close", 2.2), ("medium", 3.8)])
+def test_a_square_has_its_size_in_faces_and_the_face_in_its_middle_from_side_to_side(framing: str, faces: float) -> None:
+    left, top, right, bottom = square(PHOTO, FACE, framing)  # type: ignore[arg-type]
+    assert right - left == bottom - top == pytest.approx(faces * 200, abs=1)
+    assert (left + right) / 2 == pytest.approx(1000, abs=1)
+
+
+def test_a_head_with_its_hair_fills_two_thirds_of_a_close_crop_and_is_not_cut() -> None:
+    _, top, _, bottom = square(PHOTO, FACE, "close")
+    head_top, chin = 600 - 0.4 * 200, 800
+    assert 0.6 <= (chin - head_top) / (bottom - top) <= 0.7
+    assert top < head_top
+    assert bottom > chin
+
+
+@pytest.mark.parametrize("framing", ["close", "medium", "full"])
+@pytest.mark.parametrize("face", [(0, 0, 300, 300), (1700, 2700, 2000, 3000), (0, 1400, 150, 1700), FACE])
+@pytest.mark.parametrize("trim", [PHOTO, (0, 0, 2000, 3000), (0, 0, 3000, 3000)])
+@pytest.mark.parametrize("direction", [0.0, 77.0, 180.0, 290.0])
+def test_no_square_leaves_the_photo_or_cuts_the_face(framing: str, face: Box, trim: Box, direction: float) -> None:
+    left, top, right, bottom = square(trim, face, framing, 0.3, direction)  # type: ignore[arg-type]
+    assert trim[0] <= left < right <= trim[2]
+    assert trim[1] <= top < bottom <= trim[3]
+    assert right - left == bottom - top
+    assert left <= face[0]
+    assert top <= face[1]
+    assert right >= face[2]
+    assert bottom >= face[3]
+
+
+def test_a_full_crop_is_as_large_as_the_photo_allows_and_keeps_the_hair() -> None:
+    left, top, right, bottom = square((0, 0, 1000, 1600), (400, 500, 600, 700), "full")
+    assert (left, right, bottom - top) == (0, 1000, 1000)
+    assert top <= 500 - 0.5 * 200
+    far = square((0, 0, 9000, 9000), (4000, 1000, 4200, 1200), "full")
+    assert far[2] - far[0] == 2200  # 11 faces: a whole person, and no more
+
+
+def test_off_centre_moves_the_square_by_its_share() -> None:
+    centred, moved = square(PHOTO, FACE, "medium"), square(PHOTO, FACE, "medium", 0.1, 0.0)
+    assert centred[0] - moved[0] == pytest.approx(0.1 * 760, abs=1)
+    assert centred[1] == moved[1]
+
+
+def test_a_trim_is_the_photo() -> None:
+    trim = (500, 300, 1500, 1300)
+    for cut in plan(trim, FACE, ("close", "medium", "full", "whole"), 512, 8):
+        assert trim[0] <= cut.region[0] < cut.region[2] <= trim[2]
+        assert trim[1] <= cut.region[1] < cut.region[3] <= trim[3]
+
+
+def test_what_would_be_enlarged_too_far_says_how_far() -> None:
+    (cut,) = plan(PHOTO, (900, 600, 1000, 700), ("close",), 512, 1.5)
+    assert cut.reason == "would be enlarged 2.4 times, the limit is 1.5"
+    assert plan(PHOTO, (900, 600, 1000, 700), ("close",), 512, 2.4)[0].reason == ""
+
+
+def test_the_later_of_two_framings_that_show_the_same_is_left_out() -> None:
+    cuts = plan((0, 0, 460, 460), (150, 130, 350, 330), ("close", "medium", "full"), 128, 1.5)
+    assert [cut.reason for cut in cuts] == ["", *["shows nearly the same as the framing close"] * 2]
+    cuts = plan((0, 0, 460, 460), (150, 130, 350, 330), ("full", "close"), 128, 1.5)
+    assert [(cut.framing, cut.reason == "") for cut in cuts] == [("full", True), ("close", False)]
+
+
+def test_a_crop_that_is_not_made_hides_no_other() -> None:
+    cuts = plan((0, 0, 250, 250), (75, 75, 175, 175), ("close", "whole"), 512, 2.2)
+    assert cuts[0].reason.startswith("would be enlarged 2.4")
+    assert cuts[1].reason == ""
+
+
+@pytest.mark.parametrize("size", [(1000, 1000), (1501, 997), (640, 1803)])
+def test_a_whole_picture_keeps_its_ratio_and_area_in_multiples_of_8(size: tuple[int, int]) -> None:
+    region, (width, height) = whole((10, 20, 10 + size[0], 20 + size[1]), 512)
+    assert width % 8 == height % 8 == 0
+    assert width * height == pytest.approx(512**2, rel=0.03)
+    assert (region[2] - region[0]) / (region[3] - region[1]) == pytest.approx(width / height, rel=0.004)
+    assert (region[2] - region[0]) * (region[3] - region[1]) > 0.97 * size[0] * size[1]
+
+
+def test_boxes_in_the_crops_own_pixels_are_cut_to_it_and_a_sliver_still_counts() -> None:
+    assert inside((100, 100, 200, 200), (50, 50, 250, 250), (100, 100)) == (25, 25, 75, 75)
+    assert inside((0, 100, 51, 200), (50, 50, 250, 250), (100, 100)) == (0, 25, 1, 75)
+    assert inside((0, 100, 50, 200), (50, 50, 250, 250), (100, 100)) is None
+
+
+def test_iou() -> None:
+    assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
