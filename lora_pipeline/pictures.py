@@ -135,7 +135,7 @@ def _to_rgb(picture: "Image") -> "Image":
         picture, profile = _to_8_bits(picture), None
     if picture.mode in {"P", "PA", "LA", "La", "RGBa"} or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-    alpha = picture.getchannel("A") if "A" in picture.getbands() else None
+    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if alpha is not None:
         picture = picture.convert("RGB")
     if profile or picture.mode == "LAB":

@@ -75,7 +75,7 @@ def enough_photos(work: Work, made: Manifest) -> dg.AssetCheckResult:
 
 def one_identity(work: Work, made: Manifest, photos: int) -> dg.AssetCheckResult:
     """The subject's face is in most of the kept photos."""
-    shown = len({row.data["photo"] for row in made.kept})
+    shown = len({str(row.data["photo"]) for row in made.kept})
     share, needed = shown / max(photos, 1), work.settings.check.min_subject_share
     words = f"the subject is in {shown} of {photos} kept photos ({share:.0%}); at least {needed:.0%} are needed"
     if share < needed:

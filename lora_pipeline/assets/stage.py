@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -75,7 +74,7 @@ def stage(
         def asset(context: dg.AssetExecutionContext, house: House, config: config_type) -> dg.MaterializeResult:  # pyright: ignore[reportInvalidTypeForm, reportMissingTypeArgument, reportUnknownParameterType]
             try:
                 work = _work(context, house, step.sections[0], given(config))
-                outcome = flow.take(step, work, partial(run, context=context) if run else None)
+                outcome = flow.take(step, work, (lambda work: run(work, context)) if run else None)
                 shown, results = show(work, outcome)
             except PipelineError as error:
                 raise dg.Failure(description=str(error), allow_retries=False) from None

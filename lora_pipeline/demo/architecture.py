@@ -181,7 +181,7 @@ def new_denoiser() -> Any:
 
 
 def new_scheduler() -> Any:
-    """DDIM, with Stable Diffusion's own noise."""
+    """DDIM with Stable Diffusion 2's noise and prediction: v, not the noise itself."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     return DDIMScheduler(
@@ -189,7 +189,7 @@ def new_scheduler() -> Any:
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="epsilon",
+        prediction_type="v_prediction",
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,

@@ -32,9 +32,7 @@ from lora_pipeline.demo.strangers import read_shards
 BATCH: Final = 32
 PEAK_RATE: Final = 6e-4
 DECAY_FROM_END: Final = 0.35
-EMA: Final = 0.9990
-SNR_CAP: Final = 5.0
-WEIGHT_CAP: Final = 25.0
+EMA: Final = 0.997
 SAVE_EVERY: Final = 250
 DROP_PHRASE: Final = 0.18
 DROP_CAPTION: Final = 0.1
@@ -112,7 +110,6 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     parts: Any = torch.nn.ModuleDict({"text": new_text_encoder(tokenizer), "unet": new_denoiser()})
     average: Any = copy.deepcopy(parts).requires_grad_(False)
     scheduler = new_scheduler()
-    kept_signal: Any = scheduler.alphas_cumprod
     optimizer = torch.optim.AdamW(parts.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     path, average_path, begin = state / "denoiser.pt", state / "denoiser_average.pt", 0
     if path.exists():
@@ -145,24 +142,22 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         times = ((torch.arange(BATCH) + torch.rand(BATCH)) / BATCH * 1000).long().clamp(0, 999)
         noise = torch.randn_like(clean)
         noisy = scheduler.add_noise(clean, noise, times)
-        # Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section 3.4, as if for v: the plain
-        # loss on noise hardly notices what is wrong where the noise is strongest, and that is where colours are decided.
-        snr = kept_signal[times] / (1 - kept_signal[times])
-        weight = ((snr.clamp(max=SNR_CAP) + 1) / snr).clamp(max=WEIGHT_CAP) / WEIGHT_CAP
+        # Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models", appendix D: v in place of noise.
+        # To tell the noise where there is hardly anything else, a denoiser must learn to copy its input exactly, and what the
+        # caption says of colours drowns in what it copies wrongly. There v is the picture itself, and the caption tells it.
+        velocity = scheduler.get_velocity(clean, noise, times)
 
         def share(
             some: slice,
             noisy: Any = noisy,
             times: Any = times,
             tokens: Any = tokens,
-            noise: Any = noise,
-            weight: Any = weight,
+            velocity: Any = velocity,
         ) -> tuple[float, Any]:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 said = parts["text"](tokens[some])[0]
                 guessed = parts["unet"](noisy[some], times[some], said).sample.float()
-            each = F.mse_loss(guessed, noise[some], reduction="none").mean(dim=(1, 2, 3))
-            loss = (weight[some] * each).sum() / BATCH
+            loss = F.mse_loss(guessed, velocity[some]) * (len(guessed) / BATCH)
             return float(loss.detach()), torch.autograd.grad(loss, weights)
 
         results = list(workers.map(share, shares))

@@ -52,7 +52,7 @@ def test_it_follows_its_own_config(base: Any) -> None:
         == LATENT_CHANNELS
     )
     assert base.unet.config.sample_size * 8 == 128
-    assert base.scheduler.config.prediction_type == "epsilon"
+    assert base.scheduler.config.prediction_type == "v_prediction"
     assert len({str(part.dtype) for part in (base.vae, base.unet, base.text_encoder)}) == 1
 
 

@@ -24,7 +24,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer: Any = BertTokenizer(str(folder / "vocab.txt"))
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    words = {"vocab_size": len(tokenizer), "bos_token_id": len(tokenizer) - 1, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+    words = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": len(tokenizer) - 1,
+        "sep_token_id": 3,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+    }
     config = BlipConfig(
         text_config={**size, **words, "encoder_hidden_size": 16, "max_position_embeddings": 64},
         vision_config={**size, "image_size": 32, "patch_size": 16},
@@ -56,8 +62,12 @@ def test_changed_weights_change_the_identity(folder: Path) -> None:
     assert Blip.open(str(folder)).identity != before
 
 
-def test_what_is_missing_is_said_with_what_to_download_and_which_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"describe\.blip_model names the folder .*hf download Salesforce/blip-image-captioning-base"):
+def test_what_is_missing_is_said_with_what_to_download_and_which_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        ModelError, match=r"describe\.blip_model names the folder .*hf download Salesforce/blip-image-captioning-base"
+    ):
         Blip.open(str(tmp_path / "nowhere"))
     import huggingface_hub
 
@@ -65,7 +75,9 @@ def test_what_is_missing_is_said_with_what_to_download_and_which_setting(tmp_pat
         raise OSError("there is no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(ModelError, match=r"someone/blip cannot be opened \(there is no network\).*describe\.captioner to measured"):
+    with pytest.raises(
+        ModelError, match=r"someone/blip cannot be opened \(there is no network\).*describe\.captioner to measured"
+    ):
         Blip.open("someone/blip")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be opened"):

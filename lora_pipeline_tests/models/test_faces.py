@@ -39,7 +39,9 @@ def test_every_face_is_found_once_where_it_was_drawn(detector: FaceDetector, peo
     assert [face.confidence for face in found] == sorted((face.confidence for face in found), reverse=True)
 
 
-def test_landmarks_are_eyes_and_nose_in_the_written_order(detector: FaceDetector, people: tuple[Identity, Identity]) -> None:
+def test_landmarks_are_eyes_and_nose_in_the_written_order(
+    detector: FaceDetector, people: tuple[Identity, Identity]
+) -> None:
     (face,) = detector.find(draw(people[0], Scene("close", size_px=(400, 400))).picture, 400)
     (right_outer, right_inner, left_outer, left_inner, nose) = face.landmarks
     assert left_outer[0] < left_inner[0] < nose[0] < right_inner[0] < right_outer[0]
@@ -107,7 +109,12 @@ def test_opening_reads_no_weights() -> None:
 
 
 def test_duplicates_are_merged_and_the_surer_one_stays() -> None:
-    finds = [((0.0, 0.0, 100.0, 100.0), 0.5), ((10.0, 5.0, 115.0, 110.0), 1.5), ((30.0, 30.0, 60.0, 60.0), 0.2), ((200.0, 0.0, 300.0, 100.0), 0.3)]
+    finds = [
+        ((0.0, 0.0, 100.0, 100.0), 0.5),
+        ((10.0, 5.0, 115.0, 110.0), 1.5),
+        ((30.0, 30.0, 60.0, 60.0), 0.2),
+        ((200.0, 0.0, 300.0, 100.0), 0.3),
+    ]
     assert merged(finds) == [finds[1], finds[3]]
     assert merged(reversed(finds)) == merged(finds)
 

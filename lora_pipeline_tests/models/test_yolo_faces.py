@@ -37,7 +37,9 @@ def detector(weights: Path) -> FaceDetector:
     return open_detector(CropSettings(detector="yolo", yolo_weights=str(weights)))
 
 
-def test_random_weights_run_and_whatever_they_find_lies_in_the_picture(detector: FaceDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_weights_run_and_whatever_they_find_lies_in_the_picture(
+    detector: FaceDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(yolo_faces, "SURE", 0.0)
     picture = draw(random_identity(np.random.default_rng(3)), Scene("close", size_px=(300, 220))).picture
     found = detector.find(picture, 320)
@@ -77,7 +79,9 @@ def test_a_box_from_hairline_to_chin_becomes_a_square_on_the_chin(detector: Face
 def test_other_weights_are_another_identity(weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     other.write_bytes(weights.read_bytes() + b"\0")
-    assert identity(CropSettings(detector="yolo", yolo_weights=str(weights))) != identity(CropSettings(detector="yolo", yolo_weights=str(other)))
+    assert identity(CropSettings(detector="yolo", yolo_weights=str(weights))) != identity(
+        CropSettings(detector="yolo", yolo_weights=str(other))
+    )
 
 
 def test_a_file_that_is_no_yolo_is_refused_in_words(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from lora_pipeline.stages.crop import crop, decided_faces, subject_descriptors
 from lora_pipeline.stages.crop.framing import iou
 
 SETTINGS = CropSettings(size_px=64, search_px=480, same_person_distance=0.45, framings=("close", "medium"))
-SUBJECT, STRANGER, OTHER = (random_identity(np.random.default_rng(seed), word) for seed, word in ((3, "woman"), (8, "man"), (21, "woman")))
+SUBJECT, STRANGER, OTHER = (
+    random_identity(np.random.default_rng(seed), word) for seed, word in ((3, "woman"), (8, "man"), (21, "woman"))
+)
 SCENE = Scene("medium", size_px=(480, 360))
 BESIDE = replace(SCENE, others=(STRANGER,))
 
@@ -56,9 +58,17 @@ def row(outcome: Outcome, id: str) -> Crop:
 
 
 def test_crops_of_the_subject_and_reasons_for_the_rest(outcome: Outcome) -> None:
-    assert {one.id for one in outcome.manifest.kept} == {"alone.png@close", "alone.png@medium", "beside.png@close", "beside.png@medium"}
+    assert {one.id for one in outcome.manifest.kept} == {
+        "alone.png@close",
+        "alone.png@medium",
+        "beside.png@close",
+        "beside.png@medium",
+    }
     reasons = {one.id: (one.state, one.reason) for one in outcome.manifest.rows if one.state != "kept"}
-    assert reasons == {"other.png": ("dropped", "no face of the subject; 1 stranger"), "nobody.png": ("dropped", "no face found")}
+    assert reasons == {
+        "other.png": ("dropped", "no face of the subject; 1 stranger"),
+        "nobody.png": ("dropped", "no face found"),
+    }
     assert outcome.report.computed == 6
 
 
@@ -111,7 +121,9 @@ def test_again_computes_nothing_and_status_knows(outcome: Outcome, manifest: Man
             crop(manifest, folder, SETTINGS.model_copy(update={"size_px": 128}), "person", None)
 
 
-def test_other_framings_and_sizes_search_no_face_again(outcome: Outcome, manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_framings_and_sizes_search_no_face_again(
+    outcome: Outcome, manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     searched = read(folder, "faces").digest
 
     def never(*_: object) -> None:
@@ -127,7 +139,9 @@ def test_other_framings_and_sizes_search_no_face_again(outcome: Outcome, manifes
     assert read(folder, "faces").digest == searched
 
 
-def test_one_photo_more_searches_that_photo_alone(outcome: Outcome, photos: dict[str, Path], curated, tmp_path: Path, folder: Path) -> None:
+def test_one_photo_more_searches_that_photo_alone(
+    outcome: Outcome, photos: dict[str, Path], curated, tmp_path: Path, folder: Path
+) -> None:
     draw(SUBJECT, replace(SCENE, shirt_colour="red", tilt_deg=3.0)).picture.save(tmp_path / "new.png")
     before = {one.id: one.key for one in read(folder, "faces").rows}
     crop(curated([*photos.values(), tmp_path / "new.png"]), folder, SETTINGS, "person", None)
@@ -143,12 +157,16 @@ def test_a_reference_photo_says_who_the_subject_is(manifest: Manifest, tmp_path:
 
 
 @pytest.mark.parametrize(("name", "words"), [("nobody.png", "no face is found"), ("nowhere.png", "is not there")])
-def test_a_reference_without_a_face_is_refused_in_words(manifest: Manifest, photos: dict[str, Path], folder: Path, name: str, words: str) -> None:
+def test_a_reference_without_a_face_is_refused_in_words(
+    manifest: Manifest, photos: dict[str, Path], folder: Path, name: str, words: str
+) -> None:
     with pytest.raises(SubjectError, match=words):
         crop(manifest, folder, SETTINGS, "person", photos["alone.png"].parent / name)
 
 
-def test_of_a_pet_the_whole_picture_and_every_face_is_a_passer_bys(photos: dict[str, Path], curated, tmp_path: Path) -> None:
+def test_of_a_pet_the_whole_picture_and_every_face_is_a_passer_bys(
+    photos: dict[str, Path], curated, tmp_path: Path
+) -> None:
     outcome = crop(curated([photos["beside.png"]]), tmp_path, SETTINGS, "pet", None)
     (cut,) = (Crop.of(one) for one in outcome.manifest.kept)
     assert (cut.framing, cut.face, len(cut.strangers)) == ("whole", None, 2)
@@ -166,14 +184,18 @@ def test_bars_that_were_cut_off_come_back_in_no_crop(photos: dict[str, Path], cu
     wide = Image.new("RGB", (880, 360), "black")
     wide.paste(Image.open(photos["alone.png"]), (200, 0))
     wide.save(tmp_path / "wide.png")
-    outcome = crop(curated([tmp_path / "wide.png"], {"wide.png": (200, 0, 680, 360)}), tmp_path / "crop", SETTINGS, "person", None)
+    outcome = crop(
+        curated([tmp_path / "wide.png"], {"wide.png": (200, 0, 680, 360)}), tmp_path / "crop", SETTINGS, "person", None
+    )
     assert outcome.manifest.kept
     for one in outcome.manifest.kept:
         assert Crop.of(one).region[0] >= 200
         assert Crop.of(one).region[2] <= 680
 
 
-def test_a_small_face_and_a_broken_photo_are_rows_with_reasons(photos: dict[str, Path], curated, tmp_path: Path) -> None:
+def test_a_small_face_and_a_broken_photo_are_rows_with_reasons(
+    photos: dict[str, Path], curated, tmp_path: Path
+) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"")
     asking = SETTINGS.model_copy(update={"min_face_px": 200})
     outcome = crop(curated([photos["alone.png"], tmp_path / "broken.jpg"]), tmp_path / "crop", asking, "person", None)

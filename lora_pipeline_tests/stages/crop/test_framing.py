@@ -10,7 +10,9 @@ FACE: Box = (900, 600, 1100, 800)
 
 
 @pytest.mark.parametrize(("framing", "faces"), [("close", 2.2), ("medium", 3.8)])
-def test_a_square_has_its_size_in_faces_and_the_face_in_its_middle_from_side_to_side(framing: str, faces: float) -> None:
+def test_a_square_has_its_size_in_faces_and_the_face_in_its_middle_from_side_to_side(
+    framing: str, faces: float
+) -> None:
     left, top, right, bottom = square(PHOTO, FACE, framing)  # type: ignore[arg-type]
     assert right - left == bottom - top == pytest.approx(faces * 200, abs=1)
     assert (left + right) / 2 == pytest.approx(1000, abs=1)

@@ -24,7 +24,12 @@ def test_the_subject_is_who_is_in_the_most_photos() -> None:
         "1": (face("1", 0.0), face("1", 5.0)),
         "2": (face("2", 5.1), face("2", 0.2)),
         "3": (face("3", 0.1),),
-        "4": (face("4", 9.0), face("4", 9.1), face("4", 9.2), face("4", 9.3)),  # one photo of many look-alikes is one photo
+        "4": (
+            face("4", 9.0),
+            face("4", 9.1),
+            face("4", 9.2),
+            face("4", 9.3),
+        ),  # one photo of many look-alikes is one photo
         "5": (),
     }
     assert whose(faces) == {

@@ -133,7 +133,7 @@ def test_a_rerun_makes_nothing_and_equal_results_have_equal_bytes(tiny_base, che
     )
 
 
-@pytest.mark.parametrize("change", ["trigger", "consent", "chosen", "precision"])
+@pytest.mark.parametrize("change", ["trigger", "consent", "chosen", "precision", "checkpoint"])
 def test_whatever_is_told_is_part_of_the_key(tiny_base, checkpoints, tmp_path: Path, change) -> None:
     publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
     card = (
@@ -143,6 +143,9 @@ def test_whatever_is_told_is_part_of_the_key(tiny_base, checkpoints, tmp_path: P
         if change == "consent"
         else CARD
     )
+    if change == "checkpoint":  # the same epoch of another run
+        other = replace(checkpoints.row("0002"), files=checkpoints.row("0001").files)
+        checkpoints = Manifest(checkpoints.folder, (checkpoints.row("0001"), other))
     settings = PublishSettings(precision="bf16" if change == "precision" else "fp16")
     made = publish(
         judged(tmp_path / "s", 1 if change == "chosen" else 2), checkpoints, tmp_path / "out", settings, tiny_base, card

@@ -1,0 +1,231 @@
+"""The stage: a run is reused, continued or begun, in a process of its own that no one can outlive by accident."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from lora_pipeline.errors import TrainingError
+from lora_pipeline.families import family
+from lora_pipeline.manifest import Manifest, read
+from lora_pipeline.records import Checkpoint
+from lora_pipeline.settings import FitSettings
+from lora_pipeline.stages.fit import EpochReport, StepReport, fit, plot_losses, process
+from lora_pipeline.stages.fit.fit import _job
+from lora_pipeline.stages.fit.job import Job, steps_in
+
+SETTINGS = FitSettings(epochs=3, batch_size=2, network_dim=4, network_alpha=2, unet_lr=1e-3, state_every_steps=1)
+
+
+@pytest.fixture(scope="module")
+def training_set(tmp_path_factory, make_training_set) -> Manifest:
+    return make_training_set(tmp_path_factory.mktemp("set"), pictures=3, repeats=1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, training_set, tiny_base):
+    """A run that nothing interrupted: its folder, what came of it and its reports."""
+    folder, reports = tmp_path_factory.mktemp("finished"), []
+    outcome = fit(training_set, folder, SETTINGS, tiny_base, "a photo", reports.append)
+    return folder, outcome, reports
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    """No training may be started."""
+
+    def refuse(_):
+        raise AssertionError("a training process was started")
+
+    monkeypatch.setattr("lora_pipeline.stages.fit.fit.in_own_process", refuse)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The training processes that were started, as a list that grows."""
+    processes, popen = [], subprocess.Popen
+
+    def record(*given, **more):
+        processes.append(popen(*given, **more))
+        return processes[-1]
+
+    monkeypatch.setattr(process.subprocess, "Popen", record)
+    return processes
+
+
+def key_of_run(training_set, tmp_path, base, settings=SETTINGS, prompt="a photo"):
+    return _job(training_set, tmp_path, settings, base, prompt).key
+
+
+def lora_bytes(manifest):
+    return [manifest.path(row, "lora").read_bytes() for row in manifest.rows]
+
+
+@pytest.mark.slow
+def test_a_run_gives_a_row_an_epoch(finished, training_set):
+    folder, outcome, reports = finished
+    assert [row.id for row in outcome.manifest.rows] == ["0001", "0002", "0003"]
+    assert (outcome.report.computed, outcome.report.reused) == (3, 0)
+    assert read(folder).rows == outcome.manifest.rows
+    checkpoint = Checkpoint.of(outcome.manifest.rows[1])
+    assert (checkpoint.epoch, checkpoint.images_seen, checkpoint.trained_on) == (2, 6, training_set.digest)
+    assert all(
+        outcome.manifest.path(row, role).is_file() for row in outcome.manifest.rows for role in ("lora", "sample")
+    )
+    run = outcome.manifest.path(outcome.manifest.rows[0], "lora").parent
+    assert run.name == checkpoint.run[:16]
+    assert read(run, "trained_on").rows == training_set.rows
+    assert (run / "loss.png").stat().st_size > 10_000
+    assert [type(report) for report in reports] == [StepReport, StepReport, EpochReport] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_process")
+def test_a_finished_run_is_reused(finished, training_set, tiny_base):
+    folder, outcome, _ = finished
+    again = fit(training_set, folder, SETTINGS.model_copy(update={"state_every_steps": 7}), tiny_base, "another prompt")
+    assert (again.report.computed, again.report.reused) == (0, 3)
+    assert again.manifest.digest == outcome.manifest.digest
+
+
+@pytest.mark.slow
+def test_reuse_imports_no_torch(finished, training_set, tiny_base):
+    folder, *_ = finished
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from lora_pipeline.manifest import read\n"
+        "from lora_pipeline.settings import BaseSettings, FitSettings\n"
+        "from lora_pipeline.stages.fit import fit\n"
+        f"settings, base = FitSettings.model_validate({SETTINGS.model_dump()!r}), BaseSettings.model_validate({tiny_base.model_dump()!r})\n"
+        f"made = fit(read(Path({str(training_set.folder)!r})), Path({str(folder)!r}), settings, base, 'a photo')\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'peft', 'matplotlib'} & set(sys.modules)\n"
+        "assert (made.report.computed, made.report.reused, heavy) == (0, 3, set()), (made.report, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_and_then_killed_ends_in_the_same_bytes(
+    finished, training_set, tiny_base, tmp_path, started
+):
+    _, straight, _ = finished
+    job = _job(training_set, tmp_path, SETTINGS, tiny_base, "a photo")
+
+    def interrupt(report):
+        if isinstance(report, StepReport) and report.step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(training_set, tmp_path, SETTINGS, tiny_base, "a photo", interrupt)
+    assert started[0].returncode == process.STOPPED
+    assert job.state.exists()
+    assert 1 <= len(steps_in(job.steps_file)) < 6
+
+    def kill(report):
+        if isinstance(report, StepReport) and report.step >= 3:
+            os.kill(started[1].pid, signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="killed"):
+        fit(training_set, tmp_path, SETTINGS, tiny_base, "a photo", kill)
+    outcome = fit(training_set, tmp_path, SETTINGS, tiny_base, "a photo")
+    assert outcome.report.reused >= 1
+    assert outcome.report.computed + outcome.report.reused == 3
+    assert lora_bytes(outcome.manifest) == lora_bytes(straight.manifest)
+    assert [step.step for step in steps_in(job.steps_file)] == [1, 2, 3, 4, 5, 6]
+    assert not job.state.parent.exists()
+
+
+@pytest.mark.slow
+def test_training_ends_when_the_process_that_started_it_dies(training_set, tiny_base, tmp_path):
+    job = _job(training_set, tmp_path, SETTINGS.model_copy(update={"epochs": 1000}), tiny_base, "")
+    job.run.mkdir(parents=True)
+    from lora_pipeline.manifest import write
+
+    write(job.run, training_set.rows, "trained_on")
+    code = (
+        "from pathlib import Path; from lora_pipeline.stages.fit.process import in_own_process\n"
+        f"for report in in_own_process(Path({str(job.write())!r})): print(report, flush=True)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        assert "StepReport" in parent.stdout.readline()
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 60
+    before = -1
+    while (now := len(steps_in(job.steps_file))) != before:  # no more lines come
+        assert time.monotonic() < deadline
+        before = now
+        time.sleep(3)
+    assert job.state.exists()
+
+
+def test_a_process_that_fails_tells_its_last_words(tmp_path):
+    (tmp_path / "job.json").write_text("{}")
+    with (
+        closing(process.in_own_process(tmp_path / "job.json")) as reports,
+        pytest.raises(TrainingError, match=r"status 1;.*(?s:.)*KeyError: 'key'"),
+    ):
+        next(reports)
+
+
+@pytest.mark.slow
+def test_an_error_of_training_comes_in_its_own_words(training_set, tiny_base, tmp_path):
+    job = _job(training_set, tmp_path, SETTINGS, tiny_base, "")
+    job.run.mkdir(parents=True)
+    with (
+        closing(process.in_own_process(job.write())) as reports,
+        pytest.raises(TrainingError, match="^there is nothing to train on"),
+    ):
+        next(reports)
+
+
+def test_nothing_to_train_on_is_told_at_once(training_set, tiny_base, tmp_path):
+    none = replace(training_set, rows=tuple(row.but("dropped", "x") for row in training_set.rows))
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        fit(none, tmp_path, SETTINGS, tiny_base, "")
+
+
+def test_the_key_is_of_what_is_learnt_and_no_more(training_set, tiny_base, tmp_path, make_training_set):
+    first = key_of_run(training_set, tmp_path, tiny_base)
+    assert key_of_run(training_set, tmp_path, tiny_base, prompt="other") == first
+    assert (
+        key_of_run(
+            training_set, tmp_path, tiny_base, SETTINGS.model_copy(update={"state_every_steps": 0, "sample_prompt": ""})
+        )
+        == first
+    )
+    refused = replace(training_set.rows[0], id="broken").but("failed", "it is broken")
+    assert key_of_run(replace(training_set, rows=(*training_set.rows, refused)), tmp_path, tiny_base) == first
+    assert key_of_run(training_set, tmp_path, tiny_base.model_copy(update={"licence": "other"})) == first
+    for name, value in (("unet_lr", 2e-3), ("seed", 1), ("network_dim", 8), ("epochs", 4), ("masked_loss", False)):
+        assert key_of_run(training_set, tmp_path, tiny_base, SETTINGS.model_copy(update={name: value})) != first
+    fewer = replace(training_set, rows=training_set.rows[1:])
+    assert key_of_run(fewer, tmp_path, tiny_base) != first
+    more = make_training_set(tmp_path / "more", pictures=3, repeats=2)
+    assert key_of_run(more, tmp_path, tiny_base) != first
+
+
+def test_a_job_is_read_as_it_was_written(training_set, tiny_base, tmp_path):
+    job = _job(training_set, tmp_path, SETTINGS, tiny_base, "a photo")
+    assert Job.read(job.write()) == job
+    assert "state_every_steps" in json.loads((job.run / "job.json").read_text())["settings"]
+
+
+def test_another_base_is_another_run(training_set, tiny, tiny_base, tmp_path):
+    other = tiny_base.model_copy(update={"model": str(tiny.build(tmp_path / "other", seed=9))})
+    assert family("sd15").digest(other, "denoiser") != family("sd15").digest(tiny_base, "denoiser")
+    assert key_of_run(training_set, tmp_path, other) != key_of_run(training_set, tmp_path, tiny_base)
+
+
+def test_no_epochs_have_no_curve(tmp_path):
+    with pytest.raises(TrainingError, match="nothing was trained yet"):
+        plot_losses(Manifest(tmp_path, ()))
