@@ -95,8 +95,9 @@ def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
 
     asked = by_asset(work(store, name).settings, changes)
     from lora_pipeline.assets.launch import run as launch
+    from lora_pipeline.definitions import defs
 
-    good, reports, faults = launch(store, name, asked, verbose)
+    good, reports, faults = launch(defs, store, name, asked, verbose)
     print(summary(work(store, name), reports, faults))
     if not good:
         raise typer.Exit(1)

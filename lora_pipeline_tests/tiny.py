@@ -11,8 +11,11 @@ TEXT_WIDTH = 32
 MAX_TOKENS = 24
 
 
-def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
-    """Write a random-weight pipeline as a diffusers folder (float32) and give the folder back."""
+def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon", like_sd15: bool = False) -> Path:
+    """Write a random-weight pipeline as a diffusers folder (float32) and give the folder back.
+
+    `like_sd15`: with the blocks of Stable Diffusion 1.5 itself, for what goes by their names.
+    """
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -24,10 +27,10 @@ def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path
             sample_size=PICTURE_PX // FACTOR_PX,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            block_out_channels=(32, 64),
-            layers_per_block=1,
+            down_block_types=(*("CrossAttnDownBlock2D",) * (3 if like_sd15 else 1), "DownBlock2D"),
+            up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * (3 if like_sd15 else 1)),
+            block_out_channels=(32, 64, 64, 64) if like_sd15 else (32, 64),
+            layers_per_block=2 if like_sd15 else 1,
             attention_head_dim=4,
             norm_num_groups=8,
             cross_attention_dim=TEXT_WIDTH,
@@ -36,11 +39,11 @@ def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
             block_out_channels=(8, 8, 16, 16),
-            layers_per_block=1,
+            layers_per_block=2 if like_sd15 else 1,
             latent_channels=LATENT_CHANNELS,
             norm_num_groups=4,
             sample_size=PICTURE_PX,
-            mid_block_add_attention=False,
+            mid_block_add_attention=like_sd15,
         )
         text_encoder, tokenizer = _texts()
     unet.save_pretrained(folder / "unet")

@@ -152,4 +152,4 @@ def learned(made: Manifest) -> dg.AssetCheckResult:
     """The chosen epoch is nearer to the subject than the base model."""
     chosen = [row for row in made.kept if row.data["chosen"]]
     words = str(chosen[0].data["reason"]) if chosen else "no epoch is chosen"
-    return result(LEARNED, bool(chosen) and bool(chosen[0].data.get("learned", True)), words)
+    return result(LEARNED, bool(chosen) and chosen[0].data.get("learned") is not False, words)

@@ -1,6 +1,5 @@
 """Starting Dagster: one run in this process for the terminal, or the UI with its daemon."""
 
-import logging
 import os
 import shutil
 import signal
@@ -36,26 +35,27 @@ def dagster_home(store: Store) -> Path:
 
 
 def run(
-    store: Store, name: str, changes: Mapping[str, Mapping[str, Any]], verbose: bool
+    defs: dg.Definitions, store: Store, name: str, changes: Mapping[str, Mapping[str, Any]], verbose: bool
 ) -> tuple[bool, dict[str, Report], list[str]]:
     """Run the whole flow for one subject, as the UI's Materialize all would, in this process.
 
     Args:
+        defs: what Dagster loads; handed in, since they are made of the assets and not the other way round.
         changes: asset → setting → value, for this run only, as in the launchpad.
         verbose: whether Dagster's own log goes to the terminal.
 
     Returns:
         whether all went well; the report of each asset that was made; the messages of what failed.
     """
-    from lora_pipeline.definitions import defs
-
     dagster_home(store)
     with dg.DagsterInstance.get() as instance:
         _free_slots_of_the_dead(instance)
         register(instance, store)
-        logging.getLogger("dagster").setLevel(logging.INFO if verbose else logging.CRITICAL)
         result = defs.resolve_job_def(JOB).execute_in_process(
-            run_config={"ops": {asset: {"config": dict(fields)} for asset, fields in changes.items()}},
+            run_config={
+                "ops": {asset: {"config": dict(fields)} for asset, fields in changes.items()},
+                "loggers": {"console": {"config": {"log_level": "INFO" if verbose else "CRITICAL"}}},
+            },
             instance=instance,
             partition_key=name,
             raise_on_error=False,

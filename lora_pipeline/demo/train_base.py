@@ -24,7 +24,7 @@ def train_base(state: Path, folder: Path, shards: int, autoencoder_steps: int, d
     train_autoencoder.finish(state, paths[0])
     train_denoiser.train(state, denoiser_steps)
     train_denoiser.save(state, folder)
-    save_reader(calibrate(read_shards(paths[:8])), folder / WEIGHTS.name)
+    save_reader(calibrate(read_shards(paths[:10])), folder / WEIGHTS.name)
     return folder
 
 

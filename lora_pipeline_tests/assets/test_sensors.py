@@ -1,5 +1,6 @@
 """What starts runs by itself: one run a change, none for what is still being written, none twice for the same content."""
 
+import datetime
 import json
 import os
 from collections.abc import Iterator
@@ -139,7 +140,9 @@ def test_a_new_folder_becomes_a_partition(instance: dg.DagsterInstance, store: S
 
 def test_the_night_takes_what_is_not_up_to_date(instance: dg.DagsterInstance, store: Store, photos: Path) -> None:
     context = dg.build_schedule_context(
-        instance=instance, resources={"house": House(data=str(store.data))}, scheduled_execution_time=None
+        instance=instance,
+        resources={"house": House(data=str(store.data))},
+        scheduled_execution_time=datetime.datetime(2026, 1, 1, 2, tzinfo=datetime.UTC),
     )
     (request,) = list(nightly(context))  # type: ignore[arg-type]
     assert isinstance(request, dg.RunRequest)

@@ -80,7 +80,8 @@ def test_what_is_missing_is_said_with_what_to_download_and_which_setting(
     ):
         Blip.open("someone/blip")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match="cannot be opened"):
-        from PIL import Image
+    from PIL import Image
 
-        Blip.open(str(tmp_path)).words(Image.new("RGB", (8, 8)), CROP)
+    empty = Blip.open(str(tmp_path))
+    with pytest.raises(ModelError, match="cannot be opened"):
+        empty.words(Image.new("RGB", (8, 8)), CROP)

@@ -97,7 +97,7 @@ def test_weights_that_are_missing_are_named_with_their_setting(monkeypatch: pyte
         open_detector(CropSettings(detector="yolo"))
     with pytest.raises(ModelError, match=r"crop\.yolo_weights names nowhere\.pt, which is not there"):
         open_detector(CropSettings(detector="yolo", yolo_weights="nowhere.pt"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match="pip install 'face_recognition_models"):
         model_file(LANDMARKS)
 

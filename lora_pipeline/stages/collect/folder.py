@@ -66,7 +66,7 @@ def _walk(folder: Path, photos: Path, subfolders: bool, seen: set[tuple[int, int
         if entry.name.startswith("."):
             continue
         id = os.fsencode(path.relative_to(photos)).decode("utf-8", "backslashreplace")
-        if entry.is_dir():
+        if path.is_dir():  # unlike the entry's own, no error for a link to itself
             try:
                 yield from _walk(path, photos, subfolders, seen) if subfolders else ()
             except OSError as error:

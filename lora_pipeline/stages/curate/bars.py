@@ -17,7 +17,11 @@ Pixels = NDArray[np.uint8]
 LIKE = 12  # levels of 255 by which a bar's pixels may differ from its colour: the noise of a JPEG
 UNLIKE = 24  # levels by which what follows differs
 STRAY = 0.01  # share of a bar's line that may differ
-EDGE_PX = 8  # a JPEG's block, over which an edge may smear
+EDGE_PX = 16  # a JPEG's block of colour, over which an edge may smear
+EDGE_SHARE = (
+    20  # but no more than this part of the edge's length: a ball's edge is as straight over a fifth of its radius
+)
+ABRUPT_PX = 3  # lines within which most of an edge comes
 BLACK = 20  # brightest channel of a black bar
 BLACK_EDGE, OTHER_EDGE = 0.5, 0.9  # share of the line after a bar that must differ: pictures have dark edges, too
 LEFT = 0.5  # least share of the area that is left
@@ -101,17 +105,21 @@ def _run(lines: Pixels) -> _Run:
 
 
 def _edge(lines: Pixels, run: _Run, least: float) -> int:
-    """The line at which the picture begins: the first after a run of which at least such a share differs; 0 if there is none."""
+    """The line at which the picture begins, if it does so all along at once; else 0.
+
+    It is the first after a run of which at least such a share differs. Shortly before, little may: a JPEG's noise does, a
+    thing's edge that is not quite upright differs line by line more.
+    """
     if not run.lines:
         return 0
-    beyond = lines[run.lines : run.lines + EDGE_PX + 2]
-    share = [_unlike(line, run.colour, UNLIKE) for line in beyond]
-    for number in range(min(EDGE_PX, len(beyond))):
-        if share[number] >= least:
-            strength = [float(np.abs(line - run.colour).mean()) for line in beyond[number : number + 2]]
-            smeared = len(strength) == 2 and strength[0] < 0.8 * strength[1]  # half bar, half picture
-            return run.lines + number + smeared
-    return 0
+    within = min(EDGE_PX, max(2, lines.shape[1] // EDGE_SHARE))
+    beyond = lines[run.lines : run.lines + within + 1]
+    shares = [_unlike(line, run.colour, UNLIKE) for line in beyond]
+    first = next((number for number, share in enumerate(shares[:within]) if share >= least), None)
+    if first is None or (first >= ABRUPT_PX and shares[first - ABRUPT_PX] > shares[first] / 2):
+        return 0
+    strengths = [float(np.abs(line - run.colour).mean()) for line in beyond[first : first + 2]]
+    return run.lines + first + (strengths[0] < 0.8 * strengths[-1])  # a line that is half bar, half picture is left out
 
 
 def _unlike(line: Pixels, colour: NDArray[np.int16], levels: int) -> float:

@@ -72,13 +72,13 @@ class _Job:
 
 
 def _measure(job: _Job, _folder: Path) -> Made:
+    path = Path(Photo.of(job.row).path)
     try:
-        # `collect` has judged the size.
-        picture = open_upright(Path(Photo.of(job.row).path), max_megapixels=float("inf"))
+        picture = open_upright(path, max_megapixels=float("inf"))  # `collect` has judged its size
     except PhotoError as error:
         # It could be read a moment ago, so this will pass: an error that the memo does not keep.
         raise OSError(str(error)) from error
-    return Made(measure(picture, job.trim_bars).data())
+    return Made(measure(picture, path.stat().st_size, job.trim_bars).data())
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ class _Judged:
         """Inside the trim: bars count for nothing."""
         left, top, right, bottom = self.quality.trim
         return (right - left) * (bottom - top)
+
+    @property
+    def merit(self) -> float:
+        """Pixels × sharpness."""
+        return self.pixels * self.quality.sharpness
 
     @property
     def made(self) -> Made:
@@ -147,13 +152,14 @@ def _copies_judged(judged: Sequence[_Judged], settings: CurateSettings) -> list[
 
 
 def _best(copies: Sequence[_Judged]) -> _Judged:
-    """The copy to keep: one that is good enough, if any is, and of these the one with the most of the shot in it.
+    """The copy to keep: one that is good enough, if any is, and of these the best.
 
-    That is measured by pixels × sharpness at its own size. Pixels alone would prefer a copy blown up, sharpness alone a small
-    one (seen: blown up twice 0.3 to 0.4 of the original's, half its size 0.2 to 0.5, saved at JPEG quality 30 0.5 to 1.0).
-    A JPEG's noise is sharp too, so what is nearly as good counts as equal, and then more pixels decide, then the name.
+    Best is pixels × sharpness. Pixels alone would prefer a small copy blown up again (seen: 0.3 to 0.8 of the original by this
+    measure), sharpness alone a small copy (see `sharpness`). But a JPEG's noise is sharp too: the same shot saved at quality
+    10 has 0.6 to 1.1 of the original. So what is nearly as good counts as equal; then more pixels decide, then the larger file,
+    then the name.
     """
     fit = [one for one in copies if not one.faults] or copies
-    most = max(one.measured.detail for one in fit)
-    equal = [one for one in fit if one.measured.detail >= NEARLY * most]
-    return min(equal, key=lambda one: (-one.pixels, -one.measured.detail, one.id))
+    most = max(one.merit for one in fit)
+    equal = [one for one in fit if one.merit >= NEARLY * most]
+    return min(equal, key=lambda one: (-one.pixels, -one.measured.file_bytes, one.id))

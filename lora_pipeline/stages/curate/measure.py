@@ -22,7 +22,7 @@ class Measured(Record):
 
     Args:
         trim, sharpness, brightness, contrast, phash: as in `Quality`.
-        detail: pixels × sharpness, both of the trimmed picture at its own size: how much of the shot there is in this copy.
+        file_bytes: size of the photo's file.
         look: the trimmed picture at 8 × 8 pixels, RGB, as hexadecimal digits: what `copies` compares beside the hash.
     """
 
@@ -30,27 +30,26 @@ class Measured(Record):
     sharpness: float
     brightness: float
     contrast: float
-    detail: float
+    file_bytes: int
     phash: str
     look: str
 
 
-def measure(picture: "Image", trim_bars: bool) -> Measured:
+def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:
     """Measure an upright RGB photo, with its bars cut off if `trim_bars`."""
     import imagehash
     from PIL import Image
 
     trim = trim_box(np.asarray(picture)) if trim_bars else (0, 0, picture.width, picture.height)
     trimmed = picture.crop(trim)
-    grey = trimmed.convert("L")
-    luma = np.asarray(_at_most(grey, SHARPNESS_PX), dtype=np.float32)
+    luma = np.asarray(_at_most(trimmed.convert("L"), SHARPNESS_PX), dtype=np.float32)
     small = trimmed.resize((LOOK_PX, LOOK_PX), Image.Resampling.BOX)
     return Measured(
         trim=trim,
         sharpness=round(sharpness(luma), 2),
         brightness=round(float(luma.mean()) / 255, 4),
         contrast=round(float(luma.std()) / 255, 4),
-        detail=round(grey.width * grey.height * sharpness(np.asarray(grey, dtype=np.float32)), 1),
+        file_bytes=file_bytes,
         phash=str(imagehash.phash(trimmed)),
         look=small.tobytes().hex(),
     )

@@ -144,14 +144,20 @@ def _seen(
 
 
 def _most(colours: "NDArray[np.float64]", palette: dict[str, Rgb]) -> Seen:
-    """The word that most pixels (N×3, Lab) are nearest to, and the median distance of those."""
+    """The word that most pixels (N×3, Lab) are nearest to, and the median distance of those from the palette's own shade.
+
+    Each word has two shades, the strong one of cloth and the pale one of walls: a wall may be navy, a shirt sky blue.
+    """
     import numpy as np
 
-    plain = lab(np.array(list(palette.values()), dtype=np.float64))
-    distances = np.linalg.norm(colours[:, None] - plain[None], axis=2)  # pixels × words
-    nearest = distances.argmin(1)
-    most = int(np.bincount(nearest, minlength=len(palette)).argmax())
-    return list(palette)[most], float(np.median(distances[nearest == most, most]))
+    shades = [*palette.items(), *SHIRT_COLOURS.items(), *BACKGROUND_COLOURS.items()]
+    words = list(dict.fromkeys(word for word, _ in shades))
+    plain = lab(np.array([colour for _, colour in shades], dtype=np.float64))
+    distances = np.linalg.norm(colours[:, None] - plain[None], axis=2)  # pixels × shades
+    nearest = np.array([words.index(word) for word, _ in shades])[distances.argmin(1)]
+    most = int(np.bincount(nearest, minlength=len(words)).argmax())
+    own = next(number for number, (word, _) in enumerate(shades) if word == words[most])
+    return words[most], float(np.median(distances[nearest == most, own]))
 
 
 def _shirt(

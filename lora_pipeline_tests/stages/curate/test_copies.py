@@ -14,7 +14,7 @@ from lora_pipeline.stages.curate.measure import Measured, measure
 
 
 def measured(picture: Image.Image) -> Measured:
-    return measure(picture, trim_bars=True)
+    return measure(picture, 1, trim_bars=True)
 
 
 def scene(seed: int, size: tuple[int, int] = (480, 360)) -> Image.Image:
@@ -23,7 +23,7 @@ def scene(seed: int, size: tuple[int, int] = (480, 360)) -> Image.Image:
 
 
 def fake(phash: int, look: bytes) -> Measured:
-    return Measured((0, 0, 1, 1), 1.0, 0.5, 0.2, 1.0, f"{phash:016x}", look.hex())
+    return Measured((0, 0, 1, 1), 1.0, 0.5, 0.2, 1, f"{phash:016x}", look.hex())
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:

@@ -20,7 +20,7 @@ REAL = Path(__file__).parents[4] / "shared" / "data"
 
 def scene(seed: int, size: tuple[int, int] = (640, 480), low: int = 0, high: int = 256) -> Image.Image:
     noise = np.random.default_rng(seed).integers(low, high, (24, 32, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    return Image.fromarray(noise).resize(size, Image.Resampling.NEAREST)
 
 
 def put(photos: Path, name: str, picture: Image.Image, **told: Any) -> None:
@@ -104,23 +104,27 @@ def boxed(picture: Image.Image) -> Image.Image:
 
 
 def test_of_copies_the_best_is_kept(photos: Path) -> None:
-    put(photos, "z_original.png", scene(1, (960, 720)))
+    put(photos, "z_original.jpg", scene(1, (960, 720)), quality=92)
     put(photos, "a_smaller.jpg", scene(1, (960, 720)).resize((480, 360), Image.Resampling.LANCZOS), quality=85)
-    put(photos, "blown_up.png", scene(1, (960, 720)).resize((480, 360)).resize((1920, 1440)))
+    put(photos, "blown_up.png", scene(1, (960, 720)).resize((240, 180)).resize((1200, 900)))
+    put(photos, "a_saved_again.jpg", scene(1, (960, 720)), quality=20)
     put(photos, "boxed.png", boxed(scene(1, (960, 720)).resize((720, 540), Image.Resampling.LANCZOS)))
     put(photos, "other.png", scene(2))
     told = run(photos)
     assert states(told) == {
-        "z_original.png": "kept",
+        "z_original.jpg": "kept",
         "other.png": "kept",
-        "a_smaller.jpg": "copy of z_original.png",
-        "blown_up.png": "copy of z_original.png",
-        "boxed.png": "copy of z_original.png",
+        "a_smaller.jpg": "copy of z_original.jpg",
+        "a_saved_again.jpg": "copy of z_original.jpg",
+        "blown_up.png": "copy of z_original.jpg",
+        "boxed.png": "copy of z_original.jpg",
         "broken.jpg": "the file is empty (0 bytes)",
     }
     groups = {row.id: row.data.get("duplicates") for row in told.manifest.rows}
     assert groups == {
-        **dict.fromkeys(("z_original.png", "a_smaller.jpg", "blown_up.png", "boxed.png"), "z_original.png"),
+        **dict.fromkeys(
+            ("z_original.jpg", "a_saved_again.jpg", "a_smaller.jpg", "blown_up.png", "boxed.png"), "z_original.jpg"
+        ),
         "other.png": "",
         "broken.jpg": None,
     }
@@ -220,7 +224,7 @@ def test_photos_that_have_all_vanished_are_an_error_in_words(photos: Path) -> No
     put(photos, "a.png", scene(1))
     source = collected(photos)
     (photos / "a.png").unlink()
-    with pytest.raises(PipelineError, match="photos measured: all 1 failed; the first, a.png: the file is gone"):
+    with pytest.raises(PipelineError, match=r"photos measured: all 1 failed; the first, a\.png: the file is gone"):
         curate(source, photos.parent / "work", CurateSettings())
 
 

@@ -23,22 +23,22 @@ def test_sharpness_is_the_variance_of_the_laplacian() -> None:
 def test_brightness_and_contrast() -> None:
     picture = Image.new("RGB", (100, 100), "white")
     picture.paste("black", (0, 0, 100, 25))
-    told = measure(picture, trim_bars=False)
+    told = measure(picture, 1, trim_bars=False)
     assert told.brightness == 0.75
     assert told.contrast == pytest.approx(np.sqrt(0.75 * 0.25), abs=1e-4)
-    assert measure(Image.new("RGB", (30, 40), (51, 51, 51)), trim_bars=True).brightness == pytest.approx(0.2)
+    assert measure(Image.new("RGB", (30, 40), (51, 51, 51)), 1, trim_bars=True).brightness == pytest.approx(0.2)
 
 
 def patches(size: tuple[int, int] = (600, 400)) -> Image.Image:
     noise = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    return Image.fromarray(noise).resize(size, Image.Resampling.NEAREST)
 
 
 def test_all_is_measured_within_the_trim() -> None:
     boxed = Image.new("RGB", (900, 400))
     boxed.paste(patches(), (150, 0))
-    within, whole = measure(boxed, trim_bars=True), measure(boxed, trim_bars=False)
-    alone = measure(patches(), trim_bars=False)
+    within, whole = measure(boxed, 1, trim_bars=True), measure(boxed, 1, trim_bars=False)
+    alone = measure(patches(), 1, trim_bars=False)
     assert within.trim == (150, 0, 750, 400)
     assert whole.trim == (0, 0, 900, 400)
     assert {**within.data(), "trim": 0} == {**alone.data(), "trim": 0}
@@ -49,7 +49,7 @@ def test_all_is_measured_within_the_trim() -> None:
 def test_sharpness_is_the_same_at_every_size_over_512() -> None:
     large = patches((2400, 1600))
     told = [
-        measure(large.resize(size, Image.Resampling.LANCZOS), False).sharpness
+        measure(large.resize(size, Image.Resampling.LANCZOS), 1, False).sharpness
         for size in ((2400, 1600), (1200, 800), (768, 512))
     ]
     assert max(told) < 1.1 * min(told)
@@ -57,21 +57,12 @@ def test_sharpness_is_the_same_at_every_size_over_512() -> None:
 
 def test_a_small_photo_is_not_called_blurred_for_its_size() -> None:
     small = patches((300, 200))
-    assert measure(small, False).sharpness > measure(patches((600, 400)), False).sharpness
-
-
-def test_detail_tells_an_original_from_one_blown_up_or_shrunk() -> None:
-    noise = np.random.default_rng(2).integers(0, 256, (150, 225, 3), dtype=np.uint8)
-    original = Image.fromarray(noise).resize((900, 600), Image.Resampling.BICUBIC)
-    detail = measure(original, False).detail
-    assert measure(original.resize((1800, 1200), Image.Resampling.BICUBIC), False).detail < 0.5 * detail
-    assert measure(original.resize((300, 200), Image.Resampling.LANCZOS), False).detail < 0.8 * detail
-    assert measure(original.filter(ImageFilter.GaussianBlur(3)), False).detail < 0.1 * detail
+    assert measure(small, 1, False).sharpness > measure(patches((600, 400)), 1, False).sharpness
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 700), (3, 3)])
 def test_tiny_pictures_are_measured_too(size: tuple[int, int]) -> None:
-    told = measure(Image.new("RGB", size, "red"), trim_bars=True)
+    told = measure(Image.new("RGB", size, "red"), 1, trim_bars=True)
     assert told.sharpness == 0
     assert len(told.phash) == 16
 
@@ -82,6 +73,6 @@ def test_the_default_threshold_parts_sharp_drawings_from_blurred_ones() -> None:
     for _ in range(8):
         person = random_identity(rng)
         picture = draw(person, random_scene(rng, (480, 640))).picture
-        assert measure(picture, True).sharpness > 1.5 * threshold
+        assert measure(picture, 1, True).sharpness > 1.5 * threshold
         # 0.6 % of the long side: what of a photo on a screen is seen as out of focus.
-        assert measure(picture.filter(ImageFilter.GaussianBlur(4)), True).sharpness < threshold / 2
+        assert measure(picture.filter(ImageFilter.GaussianBlur(4)), 1, True).sharpness < threshold / 2

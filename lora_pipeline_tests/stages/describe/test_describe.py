@@ -150,6 +150,7 @@ def test_a_captioner_without_weights_is_refused_in_words(tmp_path: Path) -> None
 def test_weights_that_do_not_open_are_tried_again_next_time(pictures: Manifest, captions: Path) -> None:
     class Broken(Parrot):
         def words(self, picture: Image.Image, crop: Crop) -> str:
+            super().words(picture, crop)
             raise ModelError("the weights are cut short")
 
     with pytest.raises(PipelineError, match="the weights are cut short"):

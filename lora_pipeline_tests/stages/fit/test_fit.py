@@ -183,7 +183,7 @@ def test_an_error_of_training_comes_in_its_own_words(training_set, tiny_base, tm
     job.run.mkdir(parents=True)
     with (
         closing(process.in_own_process(job.write())) as reports,
-        pytest.raises(TrainingError, match="^there is nothing to train on"),
+        pytest.raises(TrainingError, match=r"^there is nothing to train on"),
     ):
         next(reports)
 
