@@ -59,7 +59,7 @@ def test_a_face_cut_in_half_by_the_border_is_found(detector: FaceDetector, peopl
 
 def test_a_small_face_is_found_by_the_second_search(detector: FaceDetector, people: tuple[Identity, Identity]) -> None:
     drawing = draw(people[0], Scene("full", size_px=(900, 900)))
-    found = detector.find(drawing.picture, 450)  # 61 px high at this size
+    found = detector.find(drawing.picture, 330)  # 45 px high at this size
     assert [iou(face.box, corners(drawing.faces[0].box)) > 0.4 for face in found] == [True]
 
 

@@ -12,7 +12,7 @@ from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale, planning, read
 from lora_pipeline.records import Crop
 from lora_pipeline.settings import CropSettings
-from lora_pipeline.stages.crop import crop, decided_faces, subject_descriptors
+from lora_pipeline.stages.crop import crop, decided_faces, search, subject_descriptors
 from lora_pipeline.stages.crop.framing import iou
 
 SETTINGS = CropSettings(size_px=64, search_px=480, same_person_distance=0.45, framings=("close", "medium"))
@@ -191,6 +191,10 @@ def test_bars_that_were_cut_off_come_back_in_no_crop(photos: dict[str, Path], cu
     for one in outcome.manifest.kept:
         assert Crop.of(one).region[0] >= 200
         assert Crop.of(one).region[2] <= 680
+    x, y, w, h = draw(SUBJECT, replace(SCENE, yaw_deg=24.0)).faces[0].box
+    (face,) = decided_faces(tmp_path / "crop")["wide.png"]
+    assert iou(face.box, (x + 200, y, x + w + 200, y + h)) > 0.4
+    assert face.box[0] + 200 > min(across for across, _ in face.landmarks) > face.box[0]
 
 
 def test_a_small_face_and_a_broken_photo_are_rows_with_reasons(
@@ -203,3 +207,17 @@ def test_a_small_face_and_a_broken_photo_are_rows_with_reasons(
     assert reasons["broken.jpg"] == ("failed", "the file is empty (0 bytes)")
     assert reasons["alone.png"][0] == "dropped"
     assert "px high, at least 200 are asked for" in reasons["alone.png"][1]
+
+
+def test_many_photos_are_searched_by_several_processes_with_the_same_result(
+    photos: dict[str, Path], curated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        Image.new("RGB", (90, 90), (number, 99, 99)).save(tmp_path / f"{number}.png")
+    many = curated([photos["beside.png"], *sorted(tmp_path.glob("*.png"))])
+    assert len(many.rows) > search.WORTH_PROCESSES
+    several = crop(many, tmp_path / "several", SETTINGS, "person", None)
+    monkeypatch.setattr(search, "WORTH_PROCESSES", 99)
+    one = crop(many, tmp_path / "one", SETTINGS, "person", None)
+    assert several.manifest.kept
+    assert several.manifest.digest == one.manifest.digest

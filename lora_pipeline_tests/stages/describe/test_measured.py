@@ -96,18 +96,12 @@ def test_the_same_with_faces_that_were_found() -> None:
 
 
 def test_strangers_do_not_lend_their_colours_to_the_background() -> None:
-    rng = np.random.default_rng(9)
-    scene = Scene(
-        "medium",
-        background_colour="blue",
-        shirt_colour="green",
-        size_px=(256, 256),
-        others=(random_identity(rng), random_identity(rng)),
-    )
-    drawing = draw(random_identity(rng), scene)
-    boxes = [(x, y, x + w, y + h) for x, y, w, h in (face.box for face in drawing.faces)]
-    crop = replace(true_crop(drawing), strangers=tuple(boxes[1:]))
-    assert "green shirt, blue background" in Measured().words(drawing.picture, crop)
+    picture = Image.new("RGB", (120, 120), palette.BACKGROUND_COLOURS["blue"])
+    strangers = ((0, 15, 30, 45), (90, 15, 120, 45))
+    for left, top, right, bottom in strangers:
+        picture.paste(palette.SHIRT_COLOURS["red"], (left, top - 14, right, bottom + 14))
+    crop = Crop("a.jpg", "medium", (0, 0, 120, 120), 120, 120, (45, 30, 75, 60), strangers, 0.0)
+    assert "blue background" in Measured().words(picture, crop)
 
 
 def test_a_picture_without_a_face_has_background_and_light_alone() -> None:
