@@ -76,7 +76,7 @@ def bundled_person() -> Settings:
     return Settings(
         base=BaseSettings(family="sd15", model="bundled", licence="AGPL-3.0-or-later"),
         curate=CurateSettings(min_side_px=200),
-        crop=CropSettings(size_px=128, search_px=800),
+        crop=CropSettings(size_px=128, search_px=800, same_person_distance=0.45),
         encode=EncodeSettings(resolution_px=128, bucket_step_px=32, repeats=1),
         fit=FitSettings(
             epochs=8, batch_size=4, network_dim=16, network_alpha=16, unet_lr=1e-3, lr_scheduler_num_cycles=1

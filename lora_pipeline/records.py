@@ -29,7 +29,7 @@ class Row:
     """One item of a manifest.
 
     Args:
-        id: the item's name, unique in its manifest (a photo's path within its folder; `photo#face@framing` for a crop).
+        id: the item's name, unique in its manifest (a photo's path within its folder; `photo@framing` for a crop).
         key: hash of everything it was made from.
         state: `kept` (goes on), `dropped` (fine, but not wanted), `failed` (could not be used).
         reason: why it is not kept, for a person to read; empty for a kept row.

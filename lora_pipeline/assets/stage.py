@@ -57,6 +57,8 @@ def stage(
     step = next(step for step in flow.STEPS if step.noun == noun)
     config_type = launchpad(type(getattr(Settings(), step.sections[0])))
 
+    take: Run = run or (lambda work, _: step.run(work))
+
     def make(show: Show) -> dg.AssetsDefinition:
         @dg.asset(
             name=noun,
@@ -74,7 +76,7 @@ def stage(
         def asset(context: dg.AssetExecutionContext, house: House, config: config_type) -> dg.MaterializeResult:  # pyright: ignore[reportInvalidTypeForm, reportMissingTypeArgument, reportUnknownParameterType]
             try:
                 work = _work(context, house, step.sections[0], given(config))
-                outcome = flow.take(step, work, (lambda work: run(work, context)) if run else None)
+                outcome = flow.take(step, work, lambda work: take(work, context))
                 shown, results = show(work, outcome)
             except PipelineError as error:
                 raise dg.Failure(description=str(error), allow_retries=False) from None

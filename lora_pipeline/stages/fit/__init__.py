@@ -8,4 +8,14 @@ from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingReport
 
-__all__ = ["CODE_VERSION", "EpochReport", "OnEpoch", "StepReport", "TrainingReport", "fit", "plot_losses", "to_nobody", "total_steps"]
+__all__ = [
+    "CODE_VERSION",
+    "EpochReport",
+    "OnEpoch",
+    "StepReport",
+    "TrainingReport",
+    "fit",
+    "plot_losses",
+    "to_nobody",
+    "total_steps",
+]

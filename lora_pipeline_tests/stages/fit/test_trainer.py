@@ -96,7 +96,14 @@ def test_a_new_lora_changes_nothing_and_is_the_seeds(training_set, tiny_base):
 
 def test_the_loss_of_two_pictures_falls(tmp_path, make_training_set, tiny_base):
     training_set = make_training_set(tmp_path / "two", pictures=2, repeats=40, hide=False)
-    changes = {"epochs": 6, "batch_size": 8, "unet_lr": 5e-3, "network_dim": 16, "network_alpha": 16, "lr_scheduler": "constant"}
+    changes = {
+        "epochs": 6,
+        "batch_size": 8,
+        "unet_lr": 5e-3,
+        "network_dim": 16,
+        "network_alpha": 16,
+        "lr_scheduler": "constant",
+    }
     trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
 
     def judged():
