@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 # Formats that are told apart by their first bytes and read by Pillow itself: EPS would start a program, TGA takes any file.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF", "JPEG2000", "PPM", "PSD", "QOI")
-EXIF_SUB_IFD, EXIF_TAKEN, EXIF_CHANGED = 0x8769, 0x9003, 0x0132
+EXIF_ORIENTATION, EXIF_CHANGED, EXIF_SUB_IFD, EXIF_TAKEN = 0x0112, 0x0132, 0x8769, 0x9003
+TURNS = {  # to the upright picture, by orientation: EXIF 2.3, 4.6.4
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -110,21 +119,26 @@ def _reading(path: Path, max_megapixels: float) -> "Generator[ImageFile]":
 
 
 def _turned(opened: "ImageFile") -> "Image":
-    from PIL import ImageOps
+    """Pillow's own way of turning writes the whole EXIF anew, and fails where any tag is odd."""
+    from PIL import Image
 
-    try:
-        return ImageOps.exif_transpose(opened)
-    except DAMAGED:
-        return opened  # its EXIF is broken, its pixels are not
+    orientation = _tag(opened, EXIF_ORIENTATION)
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return opened.transpose(Image.Transpose[turn]) if turn else opened
 
 
 def _taken(opened: "ImageFile") -> str:
+    told = _tag(opened, EXIF_TAKEN, EXIF_SUB_IFD) or _tag(opened, EXIF_CHANGED)
+    return told if isinstance(told, str) and re.fullmatch(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d", told) else ""
+
+
+def _tag(opened: "ImageFile", tag: int, directory: int | None = None) -> object:
+    """A value of the EXIF, or None; an EXIF that is broken does not make the picture so."""
     try:
         exif = opened.getexif()
-        told = exif.get_ifd(EXIF_SUB_IFD).get(EXIF_TAKEN) or exif.get(EXIF_CHANGED)
+        return (exif.get_ifd(directory) if directory else exif).get(tag)
     except DAMAGED:
-        return ""  # the same
-    return told if isinstance(told, str) and re.fullmatch(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d", told) else ""
+        return None
 
 
 def _to_rgb(picture: "Image") -> "Image":
@@ -138,7 +152,7 @@ def _to_rgb(picture: "Image") -> "Image":
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if alpha is not None:
         picture = picture.convert("RGB")
-    if profile or picture.mode == "LAB":
+    if profile:
         picture = _to_srgb(picture, profile)
     clean = Image.new("RGB", picture.size, "white")
     clean.paste(picture.convert("RGB"), mask=alpha)
@@ -161,12 +175,12 @@ def _to_8_bits(picture: "Image") -> "Image":
     return Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
 
 
-def _to_srgb(picture: "Image", profile: bytes | None) -> "Image":
+def _to_srgb(picture: "Image", profile: bytes) -> "Image":
     from PIL import ImageCms
 
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
-        if profile and ImageCms.getProfileDescription(source).startswith("sRGB"):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if ImageCms.getProfileDescription(source).startswith("sRGB"):
             return picture  # half of opening's time, for nothing
         return ImageCms.profileToProfile(picture, source, _srgb(), outputMode="RGB") or picture
     except (ImageCms.PyCMSError, OSError):

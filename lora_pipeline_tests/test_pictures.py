@@ -150,6 +150,17 @@ def test_broken_exif_does_not_cost_the_picture(tmp_path: Path, exif: bytes) -> N
         assert opened.taken == ""
 
 
+def test_odd_tags_beside_the_orientation_do_not_keep_it_from_being_turned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = (72, 1)
+    told = exif.tobytes()
+    odd = told.replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x01")  # XResolution as a byte
+    assert odd != told
+    STORED[6](quarters()).save(tmp_path / "a.jpg", quality=95, exif=odd)
+    assert near(seen(open_upright(tmp_path / "a.jpg")), QUARTERS, 4)
+
+
 # What must not travel
 
 

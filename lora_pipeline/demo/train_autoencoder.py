@@ -186,7 +186,7 @@ def finish(state: Path, shard: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=6300)
     arguments = parser.parse_args()
     draw_shards(arguments.state / "strangers", 2, 2)
     train(arguments.state, arguments.steps)

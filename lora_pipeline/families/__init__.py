@@ -1,5 +1,7 @@
 """Plugs: one file a base-model family, behind the protocol in `protocol.py`. Nothing heavy is imported before it is needed."""
 
+import logging
+
 from lora_pipeline.errors import SettingsError
 from lora_pipeline.families.protocol import (
     Conditioning,
@@ -24,6 +26,11 @@ __all__ = [
     "best_device",
     "family",
 ]
+
+# Two warnings that are no news to anybody here: a kernel for 4-bit weights that is not installed, and that a LoRA of the denoiser
+# holds nothing for the text encoder.
+for noisy in ("bitsandbytes.backends.cpu.ops", "diffusers.loaders.peft"):
+    logging.getLogger(noisy).setLevel(logging.ERROR)
 
 FAMILIES: dict[str, Family] = {one.name: one for one in (StableDiffusion15(),)}
 

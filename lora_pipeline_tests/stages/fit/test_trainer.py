@@ -184,7 +184,8 @@ def golden(name, losses):
     """Compare with what is written down; `GOLDEN_LOSSES=write` writes it."""
     written = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("GOLDEN_LOSSES") == "write":
-        GOLDEN.write_text(json.dumps({**written, name: losses}, indent=1, sort_keys=True) + "\n")
+        written[name] = losses
+        GOLDEN.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
     assert name in written, f"{GOLDEN.name} has no losses of {name}"
     assert losses == pytest.approx(written[name], rel=1e-5)
 
