@@ -152,3 +152,7 @@ def main() -> None:
     except PipelineError as error:
         print(f"lora-pipeline: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

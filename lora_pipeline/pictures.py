@@ -91,10 +91,8 @@ def _reading(path: Path, max_megapixels: float) -> "Generator[ImageFile]":
         if path.stat().st_size == 0:
             raise PhotoError("the file is empty (0 bytes)")
         with _opening:
-            limit, Image.MAX_IMAGE_PIXELS = (
-                Image.MAX_IMAGE_PIXELS,
-                None,
-            )  # the limit is ours, below, and comes from the settings
+            # The limit is ours, below, and comes from the settings.
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 opened = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
             finally:

@@ -1,11 +1,14 @@
 """Fixtures that several rooms' tests use."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
 from lora_pipeline.settings import BaseSettings
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as lora_pipeline.families does; some tests import torch first
 
 
 @pytest.fixture(scope="session")

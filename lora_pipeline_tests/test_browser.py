@@ -106,7 +106,9 @@ def test_one_click_from_photos_to_release(home: Path) -> None:
         page.goto(f"{url}/asset-groups")
         page.get_by_role("button", name="Materialize all").first.click()
         page.get_by_text("Select a partition or create one").click()
+        page.wait_for_timeout(2000)  # the list slides open, and a click on a moving line misses it
         page.get_by_text("demo", exact=True).first.click()
+        page.wait_for_timeout(1000)
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Launch 1 run").click()
 

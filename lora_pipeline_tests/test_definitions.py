@@ -9,6 +9,9 @@ from lora_pipeline.definitions import FLOW, defs
 from lora_pipeline.flow import STEPS
 from lora_pipeline.settings import CropSettings, FitSettings, Section, Settings
 
+# Asked for while modules are loaded: once some other test has made and closed an instance, Dagster would want that one back.
+repository = defs.get_repository_def()
+
 GPU = {"captions", "training_set", "lora_checkpoints", "validation_grids"}
 
 
@@ -34,7 +37,6 @@ def test_what_needs_the_gpu_claims_its_one_slot() -> None:
 
 
 def test_what_starts_runs_by_itself_is_off() -> None:
-    repository = defs.get_repository_def()
     on = {sensor.name for sensor in repository.sensor_defs if sensor.default_status == dg.DefaultSensorStatus.RUNNING}
     assert on == {"subject_folders"}  # it makes partitions, and starts nothing
     assert all(schedule.default_status == dg.DefaultScheduleStatus.STOPPED for schedule in repository.schedule_defs)

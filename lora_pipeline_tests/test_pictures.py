@@ -414,6 +414,15 @@ def test_every_format_cut_short_is_a_photo_error(tmp_path: Path, format: str) ->
             open_upright(tmp_path / "a")
 
 
+def test_an_avif_whose_pixels_are_no_such(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    quarters().save(out, "AVIF")
+    head, _, body = out.getvalue().rpartition(b"mdat")
+    (tmp_path / "a.avif").write_bytes(head + b"mdat" + b"\xff" * len(body))
+    with pytest.raises(PhotoError, match="damaged or cut short"):
+        open_upright(tmp_path / "a.avif")
+
+
 def test_bytes_that_flipped_are_a_picture_or_a_photo_error_and_nothing_else(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     exif = Image.Exif()

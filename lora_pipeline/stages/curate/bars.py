@@ -23,7 +23,7 @@ EDGE_SHARE = (
 )
 ABRUPT_PX = 3  # lines within which most of an edge comes
 BLACK = 20  # brightest channel of a black bar
-BLACK_EDGE, OTHER_EDGE = 0.5, 0.9  # share of the line after a bar that must differ: pictures have dark edges, too
+BLACK_EDGE, OTHER_EDGE = 0.6, 0.9  # share of the line after a bar that must differ: pictures have dark edges, too
 LEFT = 0.5  # least share of the area that is left
 LEFT_BETWEEN_BLACK = 0.3  # between two black bars: a phone's upright video on a wide screen is 0.32
 DEEPEST = 3  # frames within frames

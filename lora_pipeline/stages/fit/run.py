@@ -8,6 +8,7 @@ What a kill can leave behind, and what the next process makes of it:
 """
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def _continue(trainer: Trainer, job: Job) -> int:
     if job.state.exists():
         try:
             state: Any = torch.load(job.state, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise TrainingError(
                 f"the saved state {job.state} is damaged ({error}); delete it to begin the run again"
             ) from error

@@ -116,6 +116,8 @@ def studio(kind: str, background: tuple[int, int, int]) -> Image.Image:
     if kind == "person":
         pen.ellipse((230, 60, 370, 240), colour)
         pen.ellipse((120, 250, 480, 800), (30, 30, 120))
+    if kind == "rounded box":
+        pen.rounded_rectangle((60, 60, 540, 440), 120, colour)
     if kind == "box":
         pen.rectangle((150, 100, 450, 400), colour)
     if kind == "thing on a table":
@@ -130,7 +132,9 @@ def studio(kind: str, background: tuple[int, int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("quality", [30, 90])
 @pytest.mark.parametrize("background", [BLACK, WHITE, (128, 128, 128), (240, 240, 240)], ids=str)
-@pytest.mark.parametrize("kind", ["ball", "large ball", "person", "box", "thing on a table", "small thing", "pole"])
+@pytest.mark.parametrize(
+    "kind", ["ball", "large ball", "person", "rounded box", "box", "thing on a table", "small thing", "pole"]
+)
 def test_a_studios_plain_background_is_left_whole(kind: str, background: tuple[int, int, int], quality: int) -> None:
     picture = studio(kind, background)
     assert trimmed(saved(picture, quality)) == whole(picture)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 
 from lora_pipeline import manifest
 from lora_pipeline.errors import PipelineError
@@ -129,6 +129,16 @@ def test_of_copies_the_best_is_kept(photos: Path) -> None:
         "broken.jpg": None,
     }
     assert Quality.of(told.manifest.row("boxed.png")).trim == (360, 0, 1080, 540)
+
+
+def test_a_copy_that_was_only_made_crisper_and_saved_again_is_not_better(photos: Path) -> None:
+    original = scene(1, low=40, high=210)
+    put(photos, "original.jpg", original, quality=92)
+    put(photos, "a_crisper.jpg", ImageEnhance.Contrast(original).enhance(1.08), quality=50)
+    told = run(photos)
+    sharp = {row.id: Quality.of(row).sharpness for row in told.manifest.rows if row.data}
+    assert sharp["a_crisper.jpg"] > sharp["original.jpg"]
+    assert states(told)["a_crisper.jpg"] == "copy of original.jpg"
 
 
 def test_equal_files_are_kept_by_name_in_whatever_order_they_come(photos: Path) -> None:
