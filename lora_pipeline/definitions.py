@@ -30,7 +30,7 @@ FLOW = [
 ]
 
 # In one process by default: the graph is a chain, each stage uses all cores itself and training has a process of its own,
-# so a process a step would only add its start (benchmarks/executor says how much). Both honour the pool `gpu`.
+# so a process a step would only add its start (benchmarks/executor asks how much). Both honour the pool `gpu`.
 EXECUTORS = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
 executor = EXECUTORS[os.environ.get("LORA_PIPELINE_EXECUTOR", "in_process")]
 

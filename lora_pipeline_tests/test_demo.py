@@ -67,7 +67,9 @@ def test_the_summary_tells_of_every_stage_and_of_what_came_out(first: str) -> No
         assert Path(path).is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="the shipped base has not been trained for long enough to be taught a face: README, base model")
+@pytest.mark.xfail(
+    strict=True, reason="the shipped base has not been trained for long enough to be taught a face: README, base model"
+)
 def test_the_lora_is_much_nearer_to_the_subject_than_the_base(work: flow.Work) -> None:
     scores = [Score.of(row) for row in work.made("scores").kept]
     (base,) = [score for score in scores if score.epoch == 0]

@@ -1,7 +1,6 @@
 """Plugs: one file a base-model family, behind the protocol in `protocol.py`. Nothing heavy is imported before it is needed."""
 
 import logging
-
 import os
 
 from lora_pipeline.errors import SettingsError

@@ -67,8 +67,6 @@ def _sides(pixels: Pixels) -> tuple[int, int, int, int]:
     """Widths of the bars at the left, top, right and bottom."""
     views = [_from_side(pixels, side) for side in range(4)]
     runs = [_run(view) for view in views]
-    if any(run.lines == len(view) for run, view in zip(runs, views, strict=True)):
-        return 0, 0, 0, 0  # plain all over
     found = [0, 0, 0, 0]
     for side, (view, run) in enumerate(zip(views, runs, strict=True)):
         # A corner of a frame belongs to two bars: whether the picture begins abruptly is asked between the other two.

@@ -48,6 +48,7 @@ SHAPES = {
     "pillarbox": (90, 0, 104, 0),
     "frame": (21, 20, 21, 20),
     "windowbox": (60, 25, 60, 31),
+    "uneven frame": (8, 60, 30, 5),
 }
 
 
@@ -84,6 +85,13 @@ def test_a_frame_within_bars() -> None:
 def test_an_upright_video_on_a_wide_screen() -> None:
     picture = barred(scene((180, 320)), (194, 0, 194, 0), BLACK)
     assert np.abs(np.array(trimmed(saved(picture, 85))) - (194, 0, 374, 320)).max() <= 2
+
+
+def test_a_line_that_is_half_bar_and_half_picture_is_cut_off_too() -> None:
+    pixels = np.asarray(barred(scene(), (0, 40, 0, 40), BLACK)).copy()
+    pixels[40] = pixels[41] // 2
+    pixels[339] = pixels[338] // 3
+    assert trim_box(pixels) == (0, 41, 400, 339)
 
 
 def test_bars_that_were_made_smaller_with_the_picture() -> None:
