@@ -111,6 +111,11 @@ def test_one_click_from_photos_to_release(home: Path) -> None:
         page.wait_for_timeout(1000)
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Launch 1 run").click()
+        _wait(
+            lambda: _ask(url, "{ runsOrError { ... on Runs { results { runId } } } }")["runsOrError"]["results"],
+            60,
+            "no run was launched",
+        )
 
         # An epoch is there before training, and the run, have ended.
         page.goto(f"{url}/assets/epoch_checkpoint?partition=demo%7C0001")
@@ -143,8 +148,11 @@ def test_one_click_from_photos_to_release(home: Path) -> None:
 def _materialized(url: str, asset: str) -> bool:
     path = json.dumps([asset])
     query = f"{{ assetOrError(assetKey: {{path: {path}}}) {{ ... on Asset {{ assetMaterializations(limit: 1) {{ runId }} }} }} }}"
-    request = urllib.request.Request(
-        f"{url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
-    )
+    return bool(_ask(url, query)["assetOrError"].get("assetMaterializations"))
+
+
+def _ask(url: str, query: str) -> Any:
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
-        return bool(json.load(answer)["data"]["assetOrError"].get("assetMaterializations"))
+        return json.load(answer)["data"]

@@ -81,7 +81,8 @@ def as_one_file(folder: Path, file: Path) -> Path:
             tensor = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
         tensors[f"first_stage_model.{told}"] = tensor.contiguous()
     for name, tensor in load_file(folder / "text_encoder" / "model.safetensors").items():
-        tensors[f"cond_stage_model.transformer.{name}"] = tensor
+        # transformers 5.6 dropped the first of these words from what it saves
+        tensors[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
     save_file(tensors, file)
     return file
 

@@ -48,7 +48,7 @@ SHAPES = {
     "pillarbox": (90, 0, 104, 0),
     "frame": (21, 20, 21, 20),
     "windowbox": (60, 25, 60, 31),
-    "uneven frame": (8, 60, 30, 5),
+    "uneven frame": (20, 70, 44, 18),
 }
 
 

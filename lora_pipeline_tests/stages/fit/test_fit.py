@@ -16,7 +16,7 @@ from lora_pipeline.families import family
 from lora_pipeline.manifest import Manifest, read
 from lora_pipeline.records import Checkpoint
 from lora_pipeline.settings import FitSettings
-from lora_pipeline.stages.fit import EpochReport, StepReport, fit, plot_losses, process
+from lora_pipeline.stages.fit import fit, plot_losses, process
 from lora_pipeline.stages.fit.fit import _job
 from lora_pipeline.stages.fit.job import Job, steps_in
 
@@ -30,10 +30,10 @@ def training_set(tmp_path_factory, make_training_set) -> Manifest:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, training_set, tiny_base):
-    """A run that nothing interrupted: its folder, what came of it and its reports."""
-    folder, reports = tmp_path_factory.mktemp("finished"), []
-    outcome = fit(training_set, folder, SETTINGS, tiny_base, "a photo", reports.append)
-    return folder, outcome, reports
+    """A run that nothing interrupted: its folder, what came of it, and what was told of each epoch."""
+    folder, told = tmp_path_factory.mktemp("finished"), []
+    outcome = fit(training_set, folder, SETTINGS, tiny_base, "a photo", lambda row, report: told.append((row, report)))
+    return folder, outcome, told
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def lora_bytes(manifest):
 
 @pytest.mark.slow
 def test_a_run_gives_a_row_an_epoch(finished, training_set):
-    folder, outcome, reports = finished
+    folder, outcome, told = finished
     assert [row.id for row in outcome.manifest.rows] == ["0001", "0002", "0003"]
     assert (outcome.report.computed, outcome.report.reused) == (3, 0)
     assert read(folder).rows == outcome.manifest.rows
@@ -82,7 +82,8 @@ def test_a_run_gives_a_row_an_epoch(finished, training_set):
     assert run.name == checkpoint.run[:16]
     assert read(run, "trained_on").rows == training_set.rows
     assert (run / "loss.png").stat().st_size > 10_000
-    assert [type(report) for report in reports] == [StepReport, StepReport, EpochReport] * 3
+    assert [row for row, _ in told] == list(outcome.manifest.rows)
+    assert [report.epoch for _, report in told] == [1, 2, 3]
 
 
 @pytest.mark.slow
@@ -118,22 +119,23 @@ def test_a_run_that_was_stopped_and_then_killed_ends_in_the_same_bytes(
     _, straight, _ = finished
     job = _job(training_set, tmp_path, SETTINGS, tiny_base, "a photo")
 
-    def interrupt(report):
-        if isinstance(report, StepReport) and report.step == 1:
+    def interrupt(what, done, total):
+        assert (what, total) == ("training", 6)
+        if done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(training_set, tmp_path, SETTINGS, tiny_base, "a photo", interrupt)
+        fit(training_set, tmp_path, SETTINGS, tiny_base, "a photo", progress=interrupt)
     assert started[0].returncode == process.STOPPED
     assert job.state.exists()
     assert 1 <= len(steps_in(job.steps_file)) < 6
 
-    def kill(report):
-        if isinstance(report, StepReport) and report.step >= 3:
+    def kill(_what, done, _total):
+        if done >= 3:
             os.kill(started[1].pid, signal.SIGKILL)
 
     with pytest.raises(TrainingError, match="killed"):
-        fit(training_set, tmp_path, SETTINGS, tiny_base, "a photo", kill)
+        fit(training_set, tmp_path, SETTINGS, tiny_base, "a photo", progress=kill)
     outcome = fit(training_set, tmp_path, SETTINGS, tiny_base, "a photo")
     assert outcome.report.reused >= 1
     assert outcome.report.computed + outcome.report.reused == 3
