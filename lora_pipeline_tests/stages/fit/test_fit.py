@@ -43,7 +43,7 @@ def no_process(monkeypatch):
     def refuse(_):
         raise AssertionError("a training process was started")
 
-    monkeypatch.setattr("lora_pipeline.stages.fit.fit.in_own_process", refuse)
+    monkeypatch.setattr(sys.modules[fit.__module__], "in_own_process", refuse)
 
 
 @pytest.fixture
