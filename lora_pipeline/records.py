@@ -94,7 +94,7 @@ class Quality(Record):
     Args:
         path, digest, width_px, height_px: as in `Photo`.
         trim: what is left of the upright photo when plain bars are cut off.
-        sharpness: variance of the Laplacian of the luma (0 to 255) at 512 px on the long side.
+        sharpness: variance of the Laplacian of the luma (0 to 255) at 512 px on the long side; a smaller photo at its own size.
         brightness: mean luma, 0 (black) to 1 (white).
         contrast: standard deviation of the luma, 0 to 0.5.
         phash: perceptual hash (imagehash.phash, 64 bits) of the trimmed picture, 16 hexadecimal digits.

@@ -31,8 +31,8 @@ for step in flow.STEPS:
     print("done", here, report.computed, report.reused, flush=True)
 """
 
-# What holds times of this machine rather than results.
-TIMED = (".digests.json", "steps.jsonl")
+# What holds times and places of this machine rather than results: when a file was written, how long a step took, where the job lies.
+OF_THIS_MACHINE = (".digests.json", "steps.jsonl", "epochs.jsonl", "job.json")
 # The others tell of what is finer than a row: a photo searched for faces, a step of training, a picture embedded.
 ITEM_IS_A_ROW = {"source_photos", "curated_photos", "blurred_set", "captions", "validation_grids"}
 SMALL = {
@@ -84,7 +84,7 @@ def run(data: Path, kill_in: str = "") -> Iterator[str]:
 
 
 def bytes_under(data: Path) -> dict[str, str]:
-    files = [path for path in (data / "work").rglob("*") if path.is_file() and not path.name.endswith(TIMED)]
+    files = [path for path in (data / "work").rglob("*") if path.is_file() and not path.name.endswith(OF_THIS_MACHINE)]
     return {path.relative_to(data).as_posix(): digest_file(path) for path in files}
 
 
