@@ -24,7 +24,7 @@ CROP_PX: Final = 64
 CROPS: Final = 8
 WHOLES: Final = 2
 PEAK_RATE: Final = 1e-3
-FACE_WEIGHT: Final = 3.0
+FACE_WEIGHT: Final = 4.0
 EMA: Final = 0.998
 LATENT_NOISE: Final = 0.04
 SAVE_EVERY: Final = 250
@@ -108,8 +108,11 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         rate = PEAK_RATE * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        latents = model.encode(wanted).latent_dist.mean
-        drawn = model.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
+        # Less than half the time of float32 where the processor has bfloat16; the loss, a small difference, is told in float32.
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            latents = model.encode(wanted).latent_dist.mean
+            drawn = model.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
+        latents, drawn = latents.float(), drawn.float()
         loss = loss_of(drawn, wanted, torch.from_numpy(weights)[:, None]) + 1e-4 * (latents * latents).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -186,7 +189,7 @@ def finish(state: Path, shard: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6300)
+    parser.add_argument("--steps", type=int, default=20000)
     arguments = parser.parse_args()
     draw_shards(arguments.state / "strangers", 2, 2)
     train(arguments.state, arguments.steps)

@@ -1,4 +1,4 @@
-"""Trains the base model's denoiser and text encoder on latents of drawn strangers.
+"""Trains the base model's text encoder on captions, then it and the denoiser on latents of drawn strangers.
 
 Captions are cut and shuffled as people write them: phrases missing, in another order, with and without a name. Half of the
 names are made up on the spot, so that to the finished base an unseen trigger word means "some person", which is what a LoRA
@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_pipeline.demo.architecture import (
+    LATENT_FACTOR,
+    MAX_TOKENS,
+    PICTURE_PX,
+    TEXT_WIDTH,
     new_autoencoder,
     new_denoiser,
     new_scheduler,
@@ -27,10 +32,16 @@ from lora_pipeline.demo.architecture import (
     new_tokenizer,
     save_pipeline,
 )
+from lora_pipeline.demo.reader import PHRASES
 from lora_pipeline.demo.strangers import read_shards
 
 BATCH: Final = 32
 PEAK_RATE: Final = 6e-4
+TEXT_RATE: Final = 0.2
+"""The text encoder's learning rate, as a share of the denoiser's: it has learnt to read before."""
+READING_STEPS: Final = 1000
+READING_BATCH: Final = 64
+FACE_WEIGHT: Final = 2.0
 DECAY_FROM_END: Final = 0.35
 EMA: Final = 0.997
 SAVE_EVERY: Final = 250
@@ -65,6 +76,70 @@ def training_caption(class_word: str, phrases: Sequence[str], rng: np.random.Gen
     return ", ".join((first, *kept))
 
 
+def said_in(caption: str, class_words: Sequence[str] = ("woman", "man")) -> list[int]:
+    """For the class word and each kind of phrase, the number of what a caption says of it; 0 where it says nothing."""
+    phrases = caption.split(", ")
+    first = phrases[0].split()[-1] if caption else ""
+    kinds = [*PHRASES.values()]
+    return [
+        class_words.index(first) + 1 if first in class_words else 0,
+        *(next((n + 1 for n, phrase in enumerate(kind) if phrase in phrases), 0) for kind in kinds),
+    ]
+
+
+def teach_reading(state: Path, told: Sequence[tuple[str, tuple[str, ...]]]) -> Path:
+    """Trains the text encoder to sum up captions at their end, and gives back its weights' file.
+
+    "red shirt, blue background": which colour is whose can only be told by looking at the neighbouring token. Out of a
+    denoiser's loss a text encoder finds that after many thousands of steps; asked for it directly, in a minute. CLIP's own
+    text encoder was trained before any denoiser too.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    path = state / "reading.pt"
+    if path.exists():
+        return path
+    torch.manual_seed(0)
+    tokenizer = new_tokenizer()
+    encoder = new_text_encoder(tokenizer)
+    sizes = [3, *(len(kind) + 1 for kind in PHRASES.values())]
+    head = torch.nn.Linear(TEXT_WIDTH, sum(sizes))
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=PEAK_RATE, weight_decay=1e-3)
+    right: list[float] = []
+    for step in range(READING_STEPS):
+        rng = np.random.default_rng((3, step))
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * min(1.0, (step + 1) / 100, (READING_STEPS - step) / (0.5 * READING_STEPS))
+        captions = [training_caption(*told[int(n)], rng) for n in rng.integers(len(told), size=READING_BATCH)]
+        truth = torch.tensor([said_in(caption) for caption in captions])
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        states = encoder(tokens)[0]
+        # Asked of the end and of the padding after it, which the denoiser sees as well.
+        at = torch.from_numpy(rng.uniform(size=READING_BATCH)) * (tokens == tokenizer.eos_token_id).sum(dim=1)
+        rows = head(states[torch.arange(READING_BATCH), MAX_TOKENS - 1 - at.long()]).split(sizes, dim=1)
+        loss = sum((F.cross_entropy(row, truth[:, i]) for i, row in enumerate(rows)), torch.zeros(()))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        right.append(float(np.mean([(row.argmax(1) == truth[:, i]).float().mean() for i, row in enumerate(rows)])))
+        if (step + 1) % 100 == 0:
+            print(f"reading {step + 1}/{READING_STEPS} right {np.mean(right[-100:]):.3f}", flush=True)
+    torch.save(encoder.state_dict(), path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
+    return path
+
+
+def face_weights(boxes: NDArray[np.int32]) -> NDArray[np.float32]:
+    """N x 1 x 16 x 16 from boxes in px: `FACE_WEIGHT` where a latent holds some of the face, all with a mean of 1."""
+    side = PICTURE_PX // LATENT_FACTOR
+    weights = np.ones((len(boxes), 1, side, side), np.float32)
+    for weight, (x, y, width, height) in zip(weights, boxes, strict=True):
+        left, top = max(0, x // LATENT_FACTOR), max(0, y // LATENT_FACTOR)
+        weight[0, top : -(-(y + height) // LATENT_FACTOR), left : -(-(x + width) // LATENT_FACTOR)] = FACE_WEIGHT
+    return weights / weights.mean(axis=(1, 2, 3), keepdims=True)
+
+
 def encode_strangers(state: Path, shards: Sequence[Path]) -> float:
     """Writes each shard's latents (N x 12 x 16 x 16, float16, unscaled) beside it and gives back 1 / their spread."""
     import torch
@@ -95,11 +170,11 @@ def encode_strangers(state: Path, shards: Sequence[Path]) -> float:
 def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     """Trains up to `steps`, resuming what `state` holds; gives back the averaged weights' file."""
     import torch
-    import torch.nn.functional as F
 
     shards = sorted((state / "strangers").glob("strangers-???.npz"))
     scaling = encode_strangers(state, shards)
     told = [(w, p) for shard in shards for w, p in _captions(shard)]
+    weighed = np.concatenate([face_weights(_boxes(shard)) for shard in shards])
     latents = np.concatenate(
         [np.load(s.with_name(s.name.replace("strangers", "latents").replace(".npz", ".npy"))) for s in shards]
     )
@@ -108,9 +183,14 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     torch.manual_seed(0)
     tokenizer = new_tokenizer()
     parts: Any = torch.nn.ModuleDict({"text": new_text_encoder(tokenizer), "unet": new_denoiser()})
+    parts["text"].load_state_dict(torch.load(teach_reading(state, told), weights_only=True))
     average: Any = copy.deepcopy(parts).requires_grad_(False)
     scheduler = new_scheduler()
-    optimizer = torch.optim.AdamW(parts.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+    groups: list[dict[str, Any]] = [
+        {"params": [*parts["unet"].parameters()], "share": 1.0},
+        {"params": [*parts["text"].parameters()], "share": TEXT_RATE},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     path, average_path, begin = state / "denoiser.pt", state / "denoiser_average.pt", 0
     if path.exists():
         held = torch.load(path, weights_only=True)
@@ -133,13 +213,16 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         done = step / steps
         rate = PEAK_RATE * min(1.0, (step + 1) / 200, 0.01 + (1 - done) / DECAY_FROM_END)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         chosen = rng.integers(len(told), size=BATCH)
         clean = torch.from_numpy(latents[chosen]).float() * scaling
         captions = [training_caption(*told[int(n)], rng) for n in chosen]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        # One time a stratum of the clock, not BATCH independent ones: the same mean, less noise.
-        times = ((torch.arange(BATCH) + torch.rand(BATCH)) / BATCH * 1000).long().clamp(0, 999)
+        # One time a stratum of the clock, not BATCH independent ones: the same mean, less noise. Every second one is drawn
+        # towards the middle (Esser et al. 2024, "Scaling Rectified Flow Transformers": logit-normal), where faces take shape.
+        clock_face = (torch.arange(BATCH) + torch.rand(BATCH)) / BATCH
+        middle = torch.sigmoid(torch.special.ndtri(clock_face.clamp(1e-4, 1 - 1e-4)))
+        times = (torch.where(torch.arange(BATCH) % 2 == 0, clock_face, middle) * 1000).long().clamp(0, 999)
         noise = torch.randn_like(clean)
         noisy = scheduler.add_noise(clean, noise, times)
         # Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models", appendix D: v in place of noise.
@@ -153,11 +236,12 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
             times: Any = times,
             tokens: Any = tokens,
             velocity: Any = velocity,
+            weight: Any = torch.from_numpy(weighed[chosen]),
         ) -> tuple[float, Any]:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 said = parts["text"](tokens[some])[0]
                 guessed = parts["unet"](noisy[some], times[some], said).sample.float()
-            loss = F.mse_loss(guessed, velocity[some]) * (len(guessed) / BATCH)
+            loss = (weight[some] * (guessed - velocity[some]).square()).mean() * (len(guessed) / BATCH)
             return float(loss.detach()), torch.autograd.grad(loss, weights)
 
         results = list(workers.map(share, shares))
@@ -188,6 +272,11 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
         if step + 1 == stop_at:
             break
     return average_path
+
+
+def _boxes(shard: Path) -> NDArray[np.int32]:
+    with np.load(shard) as held:
+        return held["boxes"]
 
 
 def _captions(shard: Path) -> list[tuple[str, tuple[str, ...]]]:

@@ -21,6 +21,19 @@ SURE = 0.4
 """Least YOLO confidence (0 to 1) that counts as a face."""
 
 
+def ultralytics_yolo() -> Any:
+    """The class `ultralytics.YOLO`, without what importing it does to the process."""
+    from PIL import Image
+
+    os.environ.setdefault("YOLO_OFFLINE", "true")  # ultralytics tells its makers of each use otherwise
+    opens = Image.open
+    from ultralytics import YOLO
+
+    # It puts its own function in the place of Image.open, which at the first file that is no picture installs a package by pip.
+    Image.open = opens
+    return YOLO
+
+
 @dataclass(frozen=True)
 class YoloFaces:
     """A YOLO detector.
@@ -60,11 +73,8 @@ class YoloFaces:
 
     @cached_property
     def _model(self) -> Any:
-        os.environ.setdefault("YOLO_OFFLINE", "true")  # ultralytics tells its makers of each use otherwise
-        from ultralytics import YOLO
-
         try:
-            return YOLO(str(self.weights_file), task="detect")
+            return ultralytics_yolo()(str(self.weights_file), task="detect")
         except Exception as error:
             raise ModelError(
                 f"crop.yolo_weights: {self.weights_file} cannot be opened as an ultralytics YOLO detector ({error})"

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lora_pipeline.demo.world import Scene, draw, random_identity
-from lora_pipeline.errors import ModelError
+from lora_pipeline.errors import ModelError, PhotoError
 from lora_pipeline.models import yolo_faces
 from lora_pipeline.models.faces import FaceDetector, identity, open_detector
+from lora_pipeline.pictures import open_upright
 from lora_pipeline.settings import CropSettings
 
 pytestmark = pytest.mark.slow
@@ -21,13 +23,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("yolo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("YOLO_CONFIG_DIR", str(home))
-        patch.setenv("YOLO_OFFLINE", "true")
         import torch
-        from ultralytics import YOLO
 
+        yolo = yolo_faces.ultralytics_yolo()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model: Any = YOLO("yolov8n.yaml")
+            model: Any = yolo("yolov8n.yaml")
         model.save(home / "face.pt")
     return home / "face.pt"
 
@@ -35,6 +36,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def detector(weights: Path) -> FaceDetector:
     return open_detector(CropSettings(detector="yolo", yolo_weights=str(weights)))
+
+
+def test_ultralytics_leaves_pillow_as_it_was(detector: FaceDetector, tmp_path: Path) -> None:
+    """Its own Image.open would install a package at the first file that is no picture."""
+    detector.find(Image.new("RGB", (64, 64)), 64)
+    assert Image.open.__module__ == "PIL.Image"
+    (tmp_path / "text.jpg").write_text("hello")
+    with pytest.raises(PhotoError, match="not a picture"):
+        open_upright(tmp_path / "text.jpg")
 
 
 def test_random_weights_run_and_whatever_they_find_lies_in_the_picture(
