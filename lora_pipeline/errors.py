@@ -21,6 +21,10 @@ class PhotoError(PipelineError):
     """One photo cannot be used. Becomes a row with this reason; never stops the others."""
 
 
+class PassingError(PhotoError):
+    """One photo cannot be read just now, which says nothing of the photo: the file is gone, or may not be read. Tried again by the next run."""
+
+
 class ModelError(PipelineError):
     """A model's weights are missing, gated, or not of the kind asked for."""
 

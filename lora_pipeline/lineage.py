@@ -62,7 +62,7 @@ class TrainedPhoto:
     Args:
         id: its path within the photo folder.
         path: of the file now; empty if it is gone.
-        digest: SHA-256 of the file now; empty if it is gone.
+        digest: SHA-256 of the file that was trained on.
         since: whether what is made of the file now is still what was trained on. `changed` may be the photo, or how it is
             cut, covered or encoded.
         pictures: what was cut from it.
@@ -107,9 +107,9 @@ class Lineage:
             f"made of {_many(len(self.photos), 'photo')} ({_many(pictures, 'picture')}; training set {self.trained_on[:16]})",
         ]
         for photo in self.photos:
-            digest = f"sha256 {photo.digest[:16]}" if photo.digest else "no longer in the photo folder"
+            gone = "; no longer in the photo folder" if photo.since == "gone" else ""
             changed = "; the photo, or how it is cut or encoded, has changed since" if photo.since == "changed" else ""
-            told += ["", f"{photo.id}  ({digest}{changed})"]
+            told += ["", f"{photo.id}  (sha256 {photo.digest[:16]}{gone}{changed})"]
             for picture in photo.pictures:
                 faces = f", {_many(picture.hidden_faces, 'face')} hidden" if picture.hidden_faces else ""
                 share = f", {picture.hidden:.0%} kept out of the loss" if picture.hidden else ""
@@ -508,7 +508,8 @@ def _trained_photo(left: _Left, id: str, rows: Sequence[Row]) -> TrainedPhoto:
     same = all(new is not None and _latents(new) == _latents(row) for new, row in zip(now, rows, strict=True))
     since: Since = "gone" if photo is None else "unchanged" if same else "changed"
     pictures = tuple(_trained_picture(left, row) for row in rows)
-    return TrainedPhoto(id, photo.path if photo else "", photo.digest if photo else "", since, pictures)
+    digest = Example.of(rows[0]).photo_digest
+    return TrainedPhoto(id, photo.path if photo else "", digest, since, pictures)
 
 
 def _latents(row: Row) -> str:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 
-from lora_pipeline.errors import PipelineError
+from lora_pipeline.errors import ModelError, PassingError, PipelineError
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import File, Row, State, Value
 from lora_pipeline.store import ASIDE, DigestCache, is_aside, whole
@@ -225,8 +225,8 @@ def refresh(
         folder: the stage's folder; made if missing.
         items: what there is to be, in any order.
         make: `make(payload, folder)` makes one item. It writes files with `store.whole`. A `PipelineError` it raises
-            becomes a failed row with the message as its reason. Any other exception is a failed row too, which
-            the next run tries again. With `processes`, it and the payloads must be picklable.
+            becomes a failed row with the message as its reason, but for a `ModelError`, which ends the run. A `PassingError`
+            or any other exception is a failed row too, which the next run tries again. With `processes`, it and the payloads must be picklable.
         settings: the slice of the settings that this stage reads; part of every key.
         code_version: raised by hand when the stage's result changes; part of every key.
         name: of the table in the folder. A folder may hold several; each sweeps its own files alone.
@@ -237,6 +237,7 @@ def refresh(
 
     Raises:
         ValueError: two items have one id.
+        ModelError: `make` raised it. What is done is kept.
         PipelineError: every single item failed with an unforeseen exception (the first one is the cause), a worker process
             was killed, or another run is at work in the folder.
         Stale: within `planning`, if anything would change.
@@ -278,8 +279,11 @@ def refresh(
             for done, (item, key, future) in enumerate(_finished(pool, todo, make, folder), start=1):
                 try:
                     made = future.result()
+                except ModelError:
+                    raise  # it is no item's fault, and a failed row would outlive the missing file's arrival
                 except PipelineError as error:
                     made = Made(state="failed", reason=str(error))
+                    key = "" if isinstance(error, PassingError) else key
                 except BrokenExecutor as error:
                     raise PipelineError(
                         f"{what or folder.name}: a worker process was killed, most often for want of memory; "

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_pipeline.errors import PhotoError
+from lora_pipeline.errors import PassingError, PhotoError
 from lora_pipeline.store import whole
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ def _reading(path: Path, max_megapixels: float) -> "Generator[ImageFile]":
     except Image.DecompressionBombError:
         raise PhotoError("a frame is far larger than the picture: a decompression bomb?") from None
     except PermissionError:
-        raise PhotoError("the file may not be read (permissions)") from None
+        raise PassingError("the file may not be read (permissions)") from None
     except FileNotFoundError:
-        raise PhotoError("the file is gone") from None
+        raise PassingError("the file is gone") from None
     except MemoryError:
-        raise PhotoError("the picture is too large for this machine's memory") from None
+        raise PassingError("the picture is too large for this machine's memory") from None
     except DAMAGED as error:
         raise PhotoError(f"the picture is damaged or cut short: {error}") from None
 

@@ -149,6 +149,7 @@ class Crop(Record):
         face: the subject's face in the crop's own pixels, or None.
         strangers: other people's faces that reach into the crop, in the crop's own pixels.
         yaw_deg: of the subject's head, or None.
+        photo_digest: SHA-256 of the photo's file.
     """
 
     photo: str
@@ -159,6 +160,7 @@ class Crop(Record):
     face: Box | None = None
     strangers: tuple[Box, ...] = ()
     yaw_deg: float | None = None
+    photo_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ class Example(Record):
         caption: the words that were encoded.
         hidden: share of its latents that are kept out of the loss, 0 to 1.
         cut_tokens: tokens at the caption's end that the text encoder has no room for.
+        photo_digest: SHA-256 of the photo's file, as it was when the picture was cut from it.
     """
 
     photo: str
@@ -195,6 +198,7 @@ class Example(Record):
     caption: str
     hidden: float
     cut_tokens: int = 0
+    photo_digest: str = ""
 
 
 @dataclass(frozen=True)

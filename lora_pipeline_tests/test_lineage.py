@@ -34,9 +34,10 @@ class World:
         return self.work("fit") / "runs" / run[:16] / f"epoch-{epoch:04d}.safetensors"
 
 
-def example(photo: str, framing: str, version: int = 1) -> Row:
+def example(photo: str, framing: str, version: int = 1, was: str = "") -> Row:
     id = f"{photo}@{framing}"
-    data = Example(photo, (64, 64), 10, f"ohwx woman, {framing}", 0.25 if framing == "full" else 0.0).data()
+    words, hidden = f"ohwx woman, {framing}", 0.25 if framing == "full" else 0.0
+    data = Example(photo, (64, 64), 10, words, hidden, photo_digest=was or key_of(photo)).data()
     return Row(
         id,
         f"k{id}{version}",
@@ -116,7 +117,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     lost = Row("trip/b.jpg@medium", "k", "dropped", "all of it is hidden", {"photo": "trip/b.jpg"})
     manifest.write(world.work("encode"), [*now, lost])
 
-    run(world, OLD, [example("a.jpg", "full"), example("gone.jpg", "close")], 1)
+    run(world, OLD, [example("a.jpg", "full", was="as it was"), example("gone.jpg", "close")], 1)
     manifest.write(world.work("fit"), run(world, NEW, [*now, lost], 2))
 
     grids: list[Row] = []
@@ -190,12 +191,12 @@ def test_a_copy_of_a_file_is_known_by_its_bytes_and_a_cast_one_by_its_header(wor
 
 def test_an_earlier_run_knows_photos_that_are_gone_and_that_others_changed_since(world: World) -> None:
     told = photos_of(world.store, "anna", str(world.lora(OLD, 1)))
-    assert [(photo.id, photo.since, bool(photo.digest)) for photo in told.photos] == [
-        ("a.jpg", "changed", True),
-        ("gone.jpg", "gone", False),
+    assert [(photo.id, photo.since, photo.digest) for photo in told.photos] == [
+        ("a.jpg", "changed", "as it was"),
+        ("gone.jpg", "gone", key_of("gone.jpg")),
     ]
     text = "\n".join(told.lines())
-    assert "gone.jpg  (no longer in the photo folder)" in text
+    assert f"gone.jpg  (sha256 {key_of('gone.jpg')[:16]}; no longer in the photo folder)" in text
     assert "has changed since" in text
 
 

@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from lora_pipeline import manifest
-from lora_pipeline.errors import PhotoError, PipelineError
+from lora_pipeline.errors import ModelError, PassingError, PhotoError, PipelineError
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, Stale, key_of, read, refresh
 from lora_pipeline.records import File, Row
 from lora_pipeline.store import digest_bytes, digest_file, write_text
@@ -279,6 +279,20 @@ def test_an_unforeseen_error_is_a_row_too_and_is_tried_again(tmp_path: Path, wor
     assert told.manifest.row("a").reason == "ZeroDivisionError: oh"
     again = run(tmp_path, items("a", "b"), workers=workers)
     assert counts(again.report) == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_photo_that_is_gone_for_the_moment_is_tried_again(tmp_path: Path, workers: int) -> None:
+    told = run(tmp_path, items("a", "b"), fail_at(PassingError("the file is gone"), "a"), workers=workers)
+    assert told.manifest.row("a").reason == "the file is gone"
+    assert counts(run(tmp_path, items("a", "b"), workers=workers).report) == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_cannot_be_opened_ends_the_run_and_leaves_no_failed_row(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(ModelError, match="no weights"):
+        run(tmp_path, items("a", "b"), fail_at(ModelError("no weights"), "b"), workers=workers)
+    assert counts(run(tmp_path, items("a", "b")).report)[3] == 0
 
 
 def test_an_unforeseen_error_everywhere_is_raised(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_man_among_others(tmp_path: Path) -> None:
     work = whole_flow(tmp_path, "person_a", "person", "man", "bundled_person")
     shots = {
         row["file"].split("/")[-1]
-        for row in csv.DictReader((REAL / "duplicates.csv").open())
+        for row in csv.DictReader((REAL / "duplicates.csv").read_text().splitlines())
         if row["scene"] == "portrait"
     }
     curated = work.made("curate")

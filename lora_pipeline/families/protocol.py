@@ -79,6 +79,11 @@ class Family(Protocol):
         ...
 
     @property
+    def architecture(self) -> str:
+        """The base's name in a LoRA's header, as Stability AI's ModelSpec 1.0 lists them: "stable-diffusion-v1"."""
+        ...
+
+    @property
     def lora_targets(self) -> tuple[str, ...]:
         """Endings of the names of the denoiser's modules that get a LoRA."""
         ...

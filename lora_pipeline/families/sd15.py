@@ -32,6 +32,7 @@ class StableDiffusion15:
     """The family `sd15`; see `Family` for what each method promises."""
 
     name = "sd15"
+    architecture = "stable-diffusion-v1"
     # What kohya-ss/sd-scripts trains by default: every linear layer and 1×1 convolution of the U-Net's transformers.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 

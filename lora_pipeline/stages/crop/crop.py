@@ -158,6 +158,7 @@ def _item(id: str, photo: Quality, cut: Cut, subject: Face | None, others: Seque
         face=inside(subject.box, cut.region, cut.size_px) if subject else None,
         strangers=tuple(sorted(box for box in boxes if box)),
         yaw_deg=subject.yaw_deg if subject else None,
+        photo_digest=photo.digest,
     )
     name = f"{id}@{cut.framing}"
     # The photo's id may hold folders, and two photos of one name in them.

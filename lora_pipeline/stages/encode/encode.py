@@ -130,7 +130,8 @@ class _Join:
     def inputs(self) -> list[str]:
         """What the joined row is made of: keys stand for files, states and reasons for what has none."""
         rows = (self.latents, self.caption, self.text)
-        return ["" if row is None else f"{row.key} {row.state} {row.reason}" for row in rows]
+        told = ["" if row is None else f"{row.key} {row.state} {row.reason}" for row in rows]
+        return [*told, str(self.picture.data.get("photo_digest", ""))]
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,7 @@ def _joined(join: _Join, _: Path) -> Made:
         caption=str(join.caption.data["text"]),
         hidden=round(float(join.latents.data["hidden"]), 6),  # type: ignore[arg-type]
         cut_tokens=int(join.text.data["cut_tokens"]),  # type: ignore[arg-type]
+        photo_digest=str(join.picture.data.get("photo_digest", "")),
     )
     return Made(example.data(), {"latents": join.latents.files["latents"].path, "text": join.text.files["text"].path})
 

@@ -186,7 +186,7 @@ def _words(job: _Job, rank: int, alpha: float) -> dict[str, str]:
     card, side_px = job.card, job.card.settings["encode"]["resolution_px"]
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{job.base.family}/lora",
+        "modelspec.architecture": f"{family(job.base.family).architecture}/lora",
         "modelspec.title": card.trigger,
         "modelspec.description": f"LoRA of {card.name} ({card.kind}), epoch {job.checkpoint.epoch}, from {len(card.photos)} photos",
         "modelspec.license": card.licence or job.base.licence,
