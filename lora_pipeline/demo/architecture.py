@@ -120,8 +120,15 @@ def new_tokenizer() -> Any:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    # Letters at a word's end, too, get their numbers here: the trainer would number them in the order of a hash table that is
+    # another in each process, and with them which of two equally frequent pairs is merged first.
     trainer: Any = trainers.BpeTrainer(
-        vocab_size=2000, min_frequency=1, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=2000,
+        min_frequency=1,
+        initial_alphabet=letters,
+        special_tokens=[f"{letter}</w>" for letter in letters],
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     trained.train_from_iterator([" ".join(caption_words())], trainer)
     merges: list[Any] = json.loads(trained.to_str())["model"]["merges"]

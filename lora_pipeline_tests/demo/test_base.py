@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lora_pipeline.demo import train_autoencoder, train_denoiser
 from lora_pipeline.demo.architecture import LATENT_CHANNELS, MAX_TOKENS, caption_words, new_tokenizer
 from lora_pipeline.demo.measure import BASE, generate, measure, open_base
 from lora_pipeline.demo.photos import subject_identity
 from lora_pipeline.demo.reader import PHRASES, load_reader, read
-from lora_pipeline.demo.strangers import draw_shard, read_shards
-from lora_pipeline.demo.train_denoiser import training_caption
+from lora_pipeline.demo.strangers import draw_shard, draw_shards, read_shards
+from lora_pipeline.demo.train_base import train_base
+from lora_pipeline.demo.train_denoiser import FACE_WEIGHT, face_weights, said_in, training_caption
 from lora_pipeline.demo.world import draw, phrases_for, random_identity, random_scene
 
 
@@ -37,6 +41,15 @@ def test_every_caption_word_is_one_token_and_any_name_can_be_told() -> None:
         max(options, key=lambda o: len(o.split())) for options in PHRASES.values()
     )
     assert len(tokenizer(longest).input_ids) <= MAX_TOKENS
+
+
+def test_the_tokenizer_is_the_same_in_every_process() -> None:
+    """Its tokens' numbers are what the text encoder has learnt."""
+    code = (
+        "from lora_pipeline.demo.architecture import new_tokenizer; print(new_tokenizer().backend_tokenizer.to_str())"
+    )
+    told = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(3)}
+    assert told == {new_tokenizer().backend_tokenizer.to_str() + "\n"}
 
 
 def test_the_saved_tokenizer_is_the_one_in_the_code(base: Any) -> None:
@@ -92,6 +105,45 @@ def test_training_captions_are_cut_shuffled_and_sometimes_empty() -> None:
     assert 0.05 < np.mean([caption == "" for caption in said]) < 0.15
     assert all("woman" in caption for caption in said if caption)
     assert len(set(said)) > 200
+
+
+def test_what_a_caption_says_is_read_off_it() -> None:
+    assert said_in("") == [0] * (1 + len(PHRASES))
+    told = said_in("a photo of jx265 woman, red shirt, close portrait")
+    kinds = ["class", *PHRASES]
+    said = {kind: number for kind, number in zip(kinds, told, strict=True) if number}
+    assert said == {"class": 1, "framing": 1, "shirt": PHRASES["shirt"].index("red shirt") + 1}
+
+
+def test_faces_weigh_more_and_all_together_as_much_as_before() -> None:
+    weights = face_weights(np.array([[40, 48, 30, 32], [-9, -9, 400, 400]], np.int32))
+    assert weights.shape == (2, 1, 16, 16)
+    assert weights.mean(axis=(1, 2, 3)) == pytest.approx(1)
+    inside = weights[0, 0] > 1
+    assert [range(at.min(), at.max() + 1) for at in np.nonzero(inside)] == [range(6, 10), range(5, 9)]
+    assert weights[0, 0, 6, 5] / weights[0, 0, 0, 0] == pytest.approx(FACE_WEIGHT)
+    assert (weights[1] == 1).all()  # all face is no face
+
+
+@pytest.mark.slow
+def test_the_base_is_trained_by_one_command_that_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything of `train_base`, a few steps of each."""
+    monkeypatch.setattr("lora_pipeline.demo.strangers.SHARD_PICTURES", 64)
+    monkeypatch.setattr(train_denoiser, "READING_STEPS", 3)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # other processes would not know of 64
+    whole = train_base(tmp_path / "a", tmp_path / "whole", 2, autoencoder_steps=4, denoiser_steps=4)
+    draw_shards(tmp_path / "b" / "strangers", 2, 1)
+    train_autoencoder.train(tmp_path / "b", 4, stop_at=2)
+    train_base(tmp_path / "b", tmp_path / "x", 2, 4, denoiser_steps=4)
+    (tmp_path / "b" / "denoiser.pt").unlink()
+    train_denoiser.train(tmp_path / "b", 4, stop_at=1)
+    again = train_base(tmp_path / "b", tmp_path / "again", 2, 4, denoiser_steps=4)
+    names = {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(again) for path in again.rglob("*") if path.is_file()}
+    assert [name for name in names if (whole / name).read_bytes() != (again / name).read_bytes()] == []
+    assert generate(open_base(again), ["woman, red hair"], 0, 4.0, 2)[0].size == (128, 128)
 
 
 def test_a_shard_is_drawn_once_and_never_shows_the_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
