@@ -82,13 +82,17 @@ def bundled_person() -> Settings:
             epochs=8, batch_size=4, network_dim=16, network_alpha=16, unet_lr=1e-3, lr_scheduler_num_cycles=1
         ),
         grade=GradeSettings(
+            # Mostly close: dlib's descriptor wants a face of some 70 px. On drawn pictures of the subject, it lies 0.17 from
+            # the mean in close portraits, 0.28 in medium shots and 0.32 with glasses, so more of those would hide the LoRA's part.
             prompts=(
                 "{trigger} {class}, close portrait, facing the camera, green shirt, white background",
-                "{trigger} {class}, medium shot, facing the camera, red shirt, blue background",
-                "{trigger} {class}, close portrait, facing the camera, wearing glasses, yellow shirt, grey background",
+                "{trigger} {class}, close portrait, facing the camera, red shirt, blue background",
+                "{trigger} {class}, close portrait, facing the camera, yellow shirt, grey background, bright light",
+                "{trigger} {class}, close portrait, facing the camera, black shirt, pink background",
+                "{trigger} {class}, close portrait, facing the camera, wearing glasses, orange shirt, blue background",
                 "{trigger} {class}, medium shot, facing the camera, purple shirt, green background",
             ),
-            seeds=(1, 2, 3),
+            seeds=(1, 2),
             sampling_steps=20,
             guidance_scale=4.0,
             size_px=128,

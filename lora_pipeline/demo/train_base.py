@@ -1,8 +1,8 @@
-"""Trains the bundled base model from nothing: draw strangers, autoencoder, denoiser, reader, save.
+"""Trains the bundled base model from nothing: draw strangers, autoencoder, text encoder, denoiser, reader, save.
 
     python -m lora_pipeline.demo.train_base
 
-Everything is seeded and goes on where it was stopped. On two CPU cores it takes some hour and a half.
+Everything is seeded and goes on where it was stopped. On two CPU cores it takes some two hours.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", type=Path, default=Path.home() / ".cache" / "lora_pipeline" / "base")
     parser.add_argument("--folder", type=Path, default=BASE)
-    parser.add_argument("--shards", type=int, default=24, help="1,000 pictures each")
-    parser.add_argument("--autoencoder-steps", type=int, default=6300)
-    parser.add_argument("--denoiser-steps", type=int, default=8000)
+    parser.add_argument("--shards", type=int, default=30, help="1,000 pictures each")
+    parser.add_argument("--autoencoder-steps", type=int, default=20000)
+    parser.add_argument("--denoiser-steps", type=int, default=9000)
     told = parser.parse_args()
     print(train_base(told.state, told.folder, told.shards, told.autoencoder_steps, told.denoiser_steps))
