@@ -33,7 +33,7 @@ if __name__ == "__main__":
     parser.add_argument("--state", type=Path, default=Path.home() / ".cache" / "lora_pipeline" / "base")
     parser.add_argument("--folder", type=Path, default=BASE)
     parser.add_argument("--shards", type=int, default=30, help="1,000 pictures each")
-    parser.add_argument("--autoencoder-steps", type=int, default=20000)
+    parser.add_argument("--autoencoder-steps", type=int, default=29000)
     parser.add_argument("--denoiser-steps", type=int, default=9000)
     told = parser.parse_args()
     print(train_base(told.state, told.folder, told.shards, told.autoencoder_steps, told.denoiser_steps))

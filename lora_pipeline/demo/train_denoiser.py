@@ -41,7 +41,7 @@ TEXT_RATE: Final = 0.2
 """The text encoder's learning rate, as a share of the denoiser's: it has learnt to read before."""
 READING_STEPS: Final = 1000
 READING_BATCH: Final = 64
-FACE_WEIGHT: Final = 2.0
+FACE_WEIGHT: Final = 3.0
 DECAY_FROM_END: Final = 0.35
 EMA: Final = 0.997
 SAVE_EVERY: Final = 250
@@ -201,6 +201,7 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     weights = list(parts.parameters())
     # Each core takes its own part of the batch. Two threads on every operation would wait for each other thousands of times
     # a step instead of once.
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     cores = min(os.cpu_count() or 1, 8)
     shares = [slice(n * BATCH // cores, (n + 1) * BATCH // cores) for n in range(cores)]
@@ -271,6 +272,7 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
             average_path.with_suffix(".part").rename(average_path)
         if step + 1 == stop_at:
             break
+    torch.set_num_threads(threads)
     return average_path
 
 

@@ -129,7 +129,11 @@ def test_faces_weigh_more_and_all_together_as_much_as_before() -> None:
 def test_the_base_is_trained_by_one_command_that_goes_on_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything of `train_base`, a few steps of each."""
+    """Everything of `train_base`, a few steps of each, on one thread: several add up in an order of their own."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     monkeypatch.setattr("lora_pipeline.demo.strangers.SHARD_PICTURES", 64)
     monkeypatch.setattr(train_denoiser, "READING_STEPS", 3)
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # other processes would not know of 64
@@ -144,6 +148,7 @@ def test_the_base_is_trained_by_one_command_that_goes_on_where_it_was_stopped(
     assert names == {path.relative_to(again) for path in again.rglob("*") if path.is_file()}
     assert [name for name in names if (whole / name).read_bytes() != (again / name).read_bytes()] == []
     assert generate(open_base(again), ["woman, red hair"], 0, 4.0, 2)[0].size == (128, 128)
+    torch.set_num_threads(threads)
 
 
 def test_a_shard_is_drawn_once_and_never_shows_the_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
