@@ -73,7 +73,7 @@ def generate(
 
 
 def measure(
-    pipeline: Any, pictures: int = 200, guidance: float = 4.0, steps: int = 25, sheet: Path | None = None
+    pipeline: Any, pictures: int = 200, guidance: float = 2.0, steps: int = 25, sheet: Path | None = None
 ) -> Measured:
     """Draws and generates `pictures` pictures each and compares."""
     rng = np.random.default_rng(SEED)
@@ -154,7 +154,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--sheet", type=Path, help="where to save the first 40 generated pictures as one PNG")
     arguments = parser.parse_args()
