@@ -1,6 +1,7 @@
-"""A Stable Diffusion pipeline of the real classes and of no size: built from a seed in a second, for tests."""
+"""Pipelines of the real classes and of no size, one a family: built from a seed in a second, for tests."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,7 @@ def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon", like_sd
     `like_sd15`: with the blocks of Stable Diffusion 1.5 itself, for what goes by their names.
     """
     import torch
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -35,29 +34,13 @@ def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon", like_sd
             norm_num_groups=8,
             cross_attention_dim=TEXT_WIDTH,
         )
-        vae: Any = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(8, 8, 16, 16),
-            layers_per_block=2 if like_sd15 else 1,
-            latent_channels=LATENT_CHANNELS,
-            norm_num_groups=4,
-            sample_size=PICTURE_PX,
-            mid_block_add_attention=like_sd15,
-        )
+        vae = _vae(like_sd15=like_sd15)
         text_encoder, tokenizer = _texts()
     unet.save_pretrained(folder / "unet")
     vae.save_pretrained(folder / "vae")
     text_encoder.save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
-    DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        steps_offset=1,
-        prediction_type=prediction_type,
-    ).save_pretrained(folder / "scheduler")
+    _diffusion(folder, prediction_type)
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.35.0",
@@ -72,6 +55,87 @@ def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon", like_sd
     }
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def build_sdxl(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
+    """As `build`, of StableDiffusionXLPipeline."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=PICTURE_PX // FACTOR_PX,
+            in_channels=LATENT_CHANNELS,
+            out_channels=LATENT_CHANNELS,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            attention_head_dim=(2, 4),
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+            norm_num_groups=8,
+            cross_attention_dim=2 * TEXT_WIDTH,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=TEXT_WIDTH + 6 * 8,
+        )
+        parts = {"unet": unet, "vae": _vae(), **_clips(projected=(False, True))}
+    _diffusion(folder, prediction_type)
+    return _write(folder, "StableDiffusionXLPipeline", parts, "DDIMScheduler", force_zeros_for_empty_prompt=True)
+
+
+def _write(folder: Path, pipeline: str, parts: dict[str, Any], scheduler: str, **more: Any) -> Path:
+    """A diffusers folder of these parts, the scheduler's folder being there."""
+    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.35.0", **more}
+    index["scheduler"] = ["diffusers", scheduler]
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+        index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def _diffusion(folder: Path, prediction_type: str) -> None:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    ).save_pretrained(folder / "scheduler")
+
+
+def _vae(channels: int = LATENT_CHANNELS, like_sd15: bool = False, **more: Any) -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 16, 16),
+        layers_per_block=2 if like_sd15 else 1,
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=PICTURE_PX,
+        mid_block_add_attention=like_sd15,
+        **more,
+    )
+
+
+def _clips(projected: tuple[bool, ...]) -> dict[str, Any]:
+    """CLIP text encoders with their tokenizers, by the names of their folders; with or without a projection."""
+    from transformers import CLIPTextModelWithProjection
+
+    parts: dict[str, Any] = {}
+    for number, with_projection in enumerate(projected, start=1):
+        end = "" if number == 1 else f"_{number}"
+        encoder, parts[f"tokenizer{end}"] = _texts()
+        parts[f"text_encoder{end}"] = CLIPTextModelWithProjection(encoder.config) if with_projection else encoder
+    return parts
 
 
 def _texts() -> tuple[Any, Any]:
@@ -95,3 +159,9 @@ def _texts() -> tuple[Any, Any]:
         projection_dim=TEXT_WIDTH,
     )
     return CLIPTextModel(config), tokenizer
+
+
+BUILD: dict[str, Callable[..., Path]] = {
+    "sd15": build,
+    "sdxl": build_sdxl,
+}  # a function of folder and seed for each family
