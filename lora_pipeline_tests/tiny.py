@@ -10,6 +10,7 @@ FACTOR_PX = 8
 LATENT_CHANNELS = 4
 TEXT_WIDTH = 32
 MAX_TOKENS = 24
+FLOW = "FlowMatchEulerDiscreteScheduler"
 
 
 def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon", like_sd15: bool = False) -> Path:
@@ -84,6 +85,80 @@ def build_sdxl(folder: Path, seed: int = 0, prediction_type: str = "epsilon") ->
         parts = {"unet": unet, "vae": _vae(), **_clips(projected=(False, True))}
     _diffusion(folder, prediction_type)
     return _write(folder, "StableDiffusionXLPipeline", parts, "DDIMScheduler", force_zeros_for_empty_prompt=True)
+
+
+def build_flux(folder: Path, seed: int = 0) -> Path:
+    """As `build`, of FluxPipeline."""
+    import torch
+    from diffusers import FluxTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = FluxTransformer2DModel(
+            in_channels=4 * 16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=TEXT_WIDTH,
+            pooled_projection_dim=TEXT_WIDTH,
+            axes_dims_rope=(4, 4, 8),
+            guidance_embeds=True,
+        )
+        vae = _vae(16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False)
+        t5, words = _t5(TEXT_WIDTH)
+        clips = _clips(projected=(False,))
+        parts = {"transformer": transformer, "vae": vae, **clips, "text_encoder_2": t5, "tokenizer_2": words}
+    _flow(folder, use_dynamic_shifting=True, shift=3.0, base_shift=0.5, max_shift=1.15)
+    return _write(folder, "FluxPipeline", parts, FLOW)
+
+
+def build_sd35(folder: Path, seed: int = 0) -> Path:
+    """As `build`, of StableDiffusion3Pipeline."""
+    import torch
+    from diffusers import SD3Transformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = SD3Transformer2DModel(
+            sample_size=PICTURE_PX // FACTOR_PX,
+            patch_size=2,
+            in_channels=16,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=2 * TEXT_WIDTH,
+            caption_projection_dim=32,
+            pooled_projection_dim=2 * TEXT_WIDTH,
+            out_channels=16,
+            pos_embed_max_size=16,
+            dual_attention_layers=(0,),
+            qk_norm="rms_norm",
+        )
+        vae = _vae(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False)
+        t5, words = _t5(2 * TEXT_WIDTH)
+        clips = _clips(projected=(True, True))
+        parts = {"transformer": transformer, "vae": vae, **clips, "text_encoder_3": t5, "tokenizer_3": words}
+    _flow(folder, shift=3.0)
+    return _write(folder, "StableDiffusion3Pipeline", parts, FLOW)
+
+
+def _flow(folder: Path, **config: Any) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    FlowMatchEulerDiscreteScheduler(**config).save_pretrained(folder / "scheduler")
+
+
+def _t5(width: int) -> tuple[Any, Any]:
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    letters = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    letters += [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz,."]
+    tokenizer = T5Tokenizer(vocab=letters, extra_ids=0, model_max_length=512)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=4, dropout_rate=0.0
+    )
+    return T5EncoderModel(config), tokenizer
 
 
 def _write(folder: Path, pipeline: str, parts: dict[str, Any], scheduler: str, **more: Any) -> Path:
@@ -161,7 +236,8 @@ def _texts() -> tuple[Any, Any]:
     return CLIPTextModel(config), tokenizer
 
 
-BUILD: dict[str, Callable[..., Path]] = {
+BUILD: dict[str, Callable[..., Path]] = {  # a function of folder and seed for each family
     "sd15": build,
     "sdxl": build_sdxl,
-}  # a function of folder and seed for each family
+    "flux": build_flux,
+}

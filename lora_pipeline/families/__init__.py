@@ -4,6 +4,7 @@ import logging
 import os
 
 from lora_pipeline.errors import SettingsError
+from lora_pipeline.families.flux import Flux
 from lora_pipeline.families.protocol import (
     Conditioning,
     Family,
@@ -38,7 +39,7 @@ for noisy in ("bitsandbytes.backends.cpu.ops", "diffusers.loaders.peft", "diffus
 # something else wants one, a training step of the bundled model took 0.4 to 1.2 s spinning and 0.13 s not.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-FAMILIES: dict[str, Family] = {one.name: one for one in (StableDiffusion15(), StableDiffusionXL())}
+FAMILIES: dict[str, Family] = {one.name: one for one in (StableDiffusion15(), StableDiffusionXL(), Flux())}
 
 
 def family(name: str) -> Family:
