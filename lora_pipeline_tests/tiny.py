@@ -240,4 +240,5 @@ BUILD: dict[str, Callable[..., Path]] = {  # a function of folder and seed for e
     "sd15": build,
     "sdxl": build_sdxl,
     "flux": build_flux,
+    "sd35": build_sd35,
 }

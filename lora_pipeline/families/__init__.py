@@ -14,6 +14,7 @@ from lora_pipeline.families.protocol import (
     TextEncoder,
 )
 from lora_pipeline.families.sd15 import StableDiffusion15
+from lora_pipeline.families.sd35 import StableDiffusion35
 from lora_pipeline.families.sdxl import StableDiffusionXL
 from lora_pipeline.families.weights import base_path
 
@@ -39,7 +40,9 @@ for noisy in ("bitsandbytes.backends.cpu.ops", "diffusers.loaders.peft", "diffus
 # something else wants one, a training step of the bundled model took 0.4 to 1.2 s spinning and 0.13 s not.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-FAMILIES: dict[str, Family] = {one.name: one for one in (StableDiffusion15(), StableDiffusionXL(), Flux())}
+FAMILIES: dict[str, Family] = {
+    one.name: one for one in (StableDiffusion15(), StableDiffusionXL(), Flux(), StableDiffusion35())
+}
 
 
 def family(name: str) -> Family:
