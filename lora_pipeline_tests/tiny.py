@@ -143,6 +143,40 @@ def build_sd35(folder: Path, seed: int = 0) -> Path:
     return _write(folder, "StableDiffusion3Pipeline", parts, FLOW)
 
 
+def build_flux2_klein(folder: Path, seed: int = 0) -> Path:
+    """As `build`, of Flux2KleinPipeline."""
+    import torch
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = Flux2Transformer2DModel(
+            in_channels=4 * 8,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=3 * 16,
+            timestep_guidance_channels=32,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        )
+        vae: Any = AutoencoderKLFlux2(
+            block_out_channels=(8, 8, 16, 16),
+            layers_per_block=1,
+            latent_channels=8,
+            norm_num_groups=4,
+            sample_size=PICTURE_PX,
+            mid_block_add_attention=False,
+        )
+        vae.bn.running_mean.normal_(std=0.1)
+        vae.bn.running_var.uniform_(0.01, 0.1)
+        qwen, words = _qwen3(layers=28)  # the pipeline reads layers 9, 18 and 27
+        parts = {"transformer": transformer, "vae": vae, "text_encoder": qwen, "tokenizer": words}
+    _flow(folder, use_dynamic_shifting=True, shift=3.0)
+    return _write(folder, "Flux2KleinPipeline", parts, FLOW, is_distilled=False)
+
+
 def _flow(folder: Path, **config: Any) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -159,6 +193,41 @@ def _t5(width: int) -> tuple[Any, Any]:
         vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=4, dropout_rate=0.0
     )
     return T5EncoderModel(config), tokenizer
+
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _qwen_words() -> Any:
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=4096)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def _qwen3(layers: int) -> tuple[Any, Any]:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = _qwen_words()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.2,
+    )
+    return Qwen3ForCausalLM(config), tokenizer
 
 
 def _write(folder: Path, pipeline: str, parts: dict[str, Any], scheduler: str, **more: Any) -> Path:
@@ -241,4 +310,5 @@ BUILD: dict[str, Callable[..., Path]] = {  # a function of folder and seed for e
     "sdxl": build_sdxl,
     "flux": build_flux,
     "sd35": build_sd35,
+    "flux2_klein": build_flux2_klein,
 }

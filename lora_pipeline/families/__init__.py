@@ -5,6 +5,7 @@ import os
 
 from lora_pipeline.errors import SettingsError
 from lora_pipeline.families.flux import Flux
+from lora_pipeline.families.flux2_klein import Flux2Klein
 from lora_pipeline.families.protocol import (
     Conditioning,
     Family,
@@ -41,7 +42,7 @@ for noisy in ("bitsandbytes.backends.cpu.ops", "diffusers.loaders.peft", "diffus
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 FAMILIES: dict[str, Family] = {
-    one.name: one for one in (StableDiffusion15(), StableDiffusionXL(), Flux(), StableDiffusion35())
+    one.name: one for one in (StableDiffusion15(), StableDiffusionXL(), Flux(), StableDiffusion35(), Flux2Klein())
 }
 
 

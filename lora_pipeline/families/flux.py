@@ -44,7 +44,7 @@ class Flux(StockFamily):
     denoiser_class = "FluxTransformer2DModel"
     text_folders = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     patch = 2
-    packed = True
+    cells = 4
 
     def open_texts(self, base: BaseSettings, device: str, dtype: str) -> TextEncoder:
         """See `Family.open_texts`."""

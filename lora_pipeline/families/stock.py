@@ -38,7 +38,7 @@ class StockFamily:
     text_folders: tuple[str, ...] = ("text_encoder", "tokenizer")
     single_file: bool = False  # whether one file holds all of such a model
     patch: int = 1  # latent cells a side that the denoiser takes as one
-    packed: bool = False  # whether the denoiser's in_channels count a patch's cells, or one cell's
+    cells: int = 1  # cells of the autoencoder that the denoiser's in_channels count
 
     @property
     def folders(self) -> dict[Part, tuple[str, ...]]:
@@ -104,7 +104,7 @@ class StockFamily:
         given = vae.get("latent_channels", vae.get("z_dim"))
         if given is None or denoiser.get("in_channels") is None:
             return
-        wanted = denoiser["in_channels"] // (self.patch**2 if self.packed else 1)
+        wanted = denoiser["in_channels"] // self.cells
         if wanted != given:
             why = (
                 "an inpainting model cannot be trained here"
@@ -128,7 +128,19 @@ class StockFamily:
 
     def open_pictures(self, base: BaseSettings, device: str, dtype: str) -> PictureEncoder:
         """See `Family.open_pictures`."""
-        return Autoencoder.of(to(self.open_vae(base), device, dtype), device, self.patch)
+        vae = to(self.open_vae(base), device, dtype).requires_grad_(False).eval()
+        factor_px = self.factor_px(vae)
+        encoder = Autoencoder(lambda pictures: self.latents_of(vae, pictures), vae, device, factor_px, self.patch)
+        return replace(encoder, reach_px=measured_reach_px(encoder.encode, factor_px))
+
+    def factor_px(self, vae: Any) -> int:
+        """Pixels a side of one cell of `latents_of`."""
+        return 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def latents_of(self, vae: Any, pictures: "Tensor") -> "Tensor":
+        """Pictures (B×3×H×W, −1 to 1) to the latents that the denoiser was trained on (B×C×h×w), both on the autoencoder's device."""
+        mean = vae.encode(pictures).latent_dist.mode().float()
+        return (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
     def open_denoiser(self, base: BaseSettings, device: str, dtype: str) -> Any:
         """See `Family.open_denoiser`."""
@@ -242,30 +254,30 @@ def flow_time(timesteps: "Tensor") -> "Tensor":
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """`PictureEncoder` of an AutoencoderKL."""
+    """`PictureEncoder` of a stock autoencoder.
 
+    Args:
+        latents_of: pictures to latents, on the autoencoder's device.
+        vae: the autoencoder.
+        device: it is on.
+        factor_px, reach_px: see `PictureEncoder`.
+        patch: latent cells a side that the denoiser takes as one.
+    """
+
+    latents_of: "Callable[[Tensor], Tensor]"
     vae: Any
     device: str
-    patch: int
     factor_px: int
-    reach_px: int
-
-    @classmethod
-    def of(cls, vae: Any, device: str, patch: int = 1) -> "Autoencoder":
-        """Make it ready, and measure its reach."""
-        factor_px = 2 ** (len(vae.config.block_out_channels) - 1)
-        opened = cls(vae.requires_grad_(False).eval(), device, patch, factor_px, reach_px=0)
-        return replace(opened, reach_px=measured_reach_px(opened.encode, factor_px))
+    patch: int
+    reach_px: int = 0
 
     def encode(self, pictures: "Tensor") -> "Tensor":
-        """See `PictureEncoder.encode`."""
+        """See `PictureEncoder.encode`. Raises ModelError if the pictures' sides are no multiples of what the denoiser takes as one."""
         import torch
 
         whole_patches(pictures, self.factor_px * self.patch)
         with torch.no_grad():
-            mean = self.vae.encode(pictures.to(self.device, self.vae.dtype)).latent_dist.mode()
-        shift = self.vae.config.shift_factor or 0.0
-        return ((mean.float() - shift) * self.vae.config.scaling_factor).cpu()
+            return self.latents_of(pictures.to(self.device, self.vae.dtype)).float().cpu()
 
 
 def whole_patches(pictures: "Tensor", side_px: int) -> None:
@@ -286,11 +298,13 @@ class StockTexts:
         told: what the denoiser is told of a text, each tensor with a batch axis of 1.
         tokenizer: the one that sees most of a long text.
         max_tokens: how much of it.
+        worded: the text as that tokenizer gets it.
     """
 
     told: "Callable[[str], Conditioning]"
     tokenizer: Any
     max_tokens: int
+    worded: Callable[[str], str] = str
 
     def encode(self, texts: Sequence[str]) -> list[Conditioning]:
         """See `TextEncoder.encode`."""
@@ -301,7 +315,22 @@ class StockTexts:
 
     def cut_tokens(self, text: str) -> int:
         """See `TextEncoder.cut_tokens`."""
-        return max(0, len(self.tokenizer(text, truncation=False, verbose=False).input_ids) - self.max_tokens)
+        tokens = self.tokenizer(self.worded(text), truncation=False, verbose=False).input_ids
+        return max(0, len(tokens) - self.max_tokens)
+
+
+def padded(states: "Tensor", length: int) -> Conditioning:
+    """A text's states (L×D) filled up with zeros to a length that all texts share, and which of them are the text's.
+
+    Returns:
+        `encoder_hidden_states` (1×length×D) and `mask` (1×length, 1 or 0).
+    """
+    import torch
+
+    filled = states.new_zeros(1, length, states.shape[1])
+    filled[0, : len(states)] = states
+    mask = (torch.arange(length, device=states.device) < len(states)).to(states.dtype)
+    return {"encoder_hidden_states": filled, "mask": mask[None]}
 
 
 def packed(latents: "Tensor") -> "Tensor":

@@ -174,6 +174,39 @@ def test_predict_tells_the_denoiser_what_the_stock_pipeline_tells_it(of_family):
     assert torch.allclose(answers[0].float().flatten().sort().values, answer.flatten().sort().values, atol=1e-5)
 
 
+def test_latents_are_scaled_as_the_stock_pipeline_decodes_them(of_family):
+    """A picture's own latents in place of what the last step of drawing gives: the pipeline shows the picture as the autoencoder has it."""
+    one, base = of_family
+    picture = pictures(1, 64, 96)
+    ours = one.open_pictures(base, "cpu", "float32").encode(picture)
+    noise = torch.randn(ours.shape, generator=torch.Generator().manual_seed(3))
+    pipeline = one.pipeline(base, "cpu", "float32")
+
+    def last_step(_, __, sample, **___):
+        """Our latents in the order in which the pipeline keeps its own, which the known noise in it tells."""
+        latents = torch.empty_like(sample).flatten()
+        latents[sample.flatten().argsort()] = ours.flatten()[noise.flatten().argsort()]
+        return (latents.reshape(sample.shape),)
+
+    pipeline.scheduler.step = last_step
+    shown = pipeline(
+        prompt=["a photo"],
+        width=64,
+        height=96,
+        num_inference_steps=1,
+        generator=[torch.Generator().manual_seed(3)],
+        output_type="pt",
+        **one.guided(1.0, []),
+    ).images
+    video = one.vae_class == "AutoencoderKLQwenImage"
+    with torch.no_grad():
+        mean = pipeline.vae.encode(picture[:, :, None] if video else picture).latent_dist.mode()
+        wanted = pipeline.vae.decode(mean, return_dict=False)[0]
+    wanted = ((wanted[:, :, 0] if video else wanted) / 2 + 0.5).clamp(0, 1)
+    assert wanted.std() > 1e-3
+    assert torch.allclose(shown, wanted, atol=1e-4)
+
+
 def all_tensors(given):
     """The tensors in what a module was called with, in order of their names; numbers as tensors too."""
     if isinstance(given, dict):
