@@ -177,6 +177,69 @@ def build_flux2_klein(folder: Path, seed: int = 0) -> Path:
     return _write(folder, "Flux2KleinPipeline", parts, FLOW, is_distilled=False)
 
 
+def build_z_image(folder: Path, seed: int = 0) -> Path:
+    """As `build`, of ZImagePipeline."""
+    import torch
+    from diffusers import ZImageTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = ZImageTransformer2DModel(
+            in_channels=16,
+            dim=32,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[4, 6, 6],
+            axes_lens=[1024, 64, 64],
+        )
+        vae = _vae(16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False)
+        qwen, words = _qwen3(layers=3)
+        parts = {"transformer": transformer, "vae": vae, "text_encoder": qwen, "tokenizer": words}
+    _flow(folder, shift=3.0)
+    return _write(folder, "ZImagePipeline", parts, FLOW)
+
+
+def build_qwen_image(folder: Path, seed: int = 0) -> Path:
+    """As `build`, of QwenImagePipeline."""
+    import torch
+    from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    words = _qwen_words()
+    texts = {
+        "vocab_size": len(words),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6},
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    sight = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = QwenImageTransformer2DModel(
+            in_channels=4 * 16,
+            out_channels=16,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            axes_dims_rope=(4, 6, 6),
+        )
+        vae = AutoencoderKLQwenImage(base_dim=8, dim_mult=[1, 1, 2, 2], num_res_blocks=1)
+        config = Qwen2_5_VLConfig(text_config=texts, vision_config=sight, image_token_id=0, video_token_id=0)
+        qwen = Qwen2_5_VLForConditionalGeneration(config)
+        parts = {"transformer": transformer, "vae": vae, "text_encoder": qwen, "tokenizer": words}
+    _flow(folder, use_dynamic_shifting=True, shift=1.0, base_shift=0.5, max_shift=0.9)
+    return _write(folder, "QwenImagePipeline", parts, FLOW)
+
+
 def _flow(folder: Path, **config: Any) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -311,4 +374,5 @@ BUILD: dict[str, Callable[..., Path]] = {  # a function of folder and seed for e
     "flux": build_flux,
     "sd35": build_sd35,
     "flux2_klein": build_flux2_klein,
+    "z_image": build_z_image,
 }

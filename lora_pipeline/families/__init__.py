@@ -18,6 +18,7 @@ from lora_pipeline.families.sd15 import StableDiffusion15
 from lora_pipeline.families.sd35 import StableDiffusion35
 from lora_pipeline.families.sdxl import StableDiffusionXL
 from lora_pipeline.families.weights import base_path
+from lora_pipeline.families.z_image import ZImage
 
 __all__ = [
     "FAMILIES",
@@ -42,7 +43,8 @@ for noisy in ("bitsandbytes.backends.cpu.ops", "diffusers.loaders.peft", "diffus
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 FAMILIES: dict[str, Family] = {
-    one.name: one for one in (StableDiffusion15(), StableDiffusionXL(), Flux(), StableDiffusion35(), Flux2Klein())
+    one.name: one
+    for one in (StableDiffusion15(), StableDiffusionXL(), Flux(), StableDiffusion35(), Flux2Klein(), ZImage())
 }
 
 
