@@ -375,4 +375,5 @@ BUILD: dict[str, Callable[..., Path]] = {  # a function of folder and seed for e
     "sd35": build_sd35,
     "flux2_klein": build_flux2_klein,
     "z_image": build_z_image,
+    "qwen_image": build_qwen_image,
 }

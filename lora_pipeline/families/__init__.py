@@ -14,6 +14,7 @@ from lora_pipeline.families.protocol import (
     PredictionKind,
     TextEncoder,
 )
+from lora_pipeline.families.qwen_image import QwenImage
 from lora_pipeline.families.sd15 import StableDiffusion15
 from lora_pipeline.families.sd35 import StableDiffusion35
 from lora_pipeline.families.sdxl import StableDiffusionXL
@@ -44,7 +45,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 FAMILIES: dict[str, Family] = {
     one.name: one
-    for one in (StableDiffusion15(), StableDiffusionXL(), Flux(), StableDiffusion35(), Flux2Klein(), ZImage())
+    for one in (
+        StableDiffusion15(),
+        StableDiffusionXL(),
+        Flux(),
+        StableDiffusion35(),
+        Flux2Klein(),
+        ZImage(),
+        QwenImage(),
+    )
 }
 
 
