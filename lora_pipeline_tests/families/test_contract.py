@@ -254,15 +254,12 @@ def test_an_answer_stands_where_its_latent_stood(of_family, monkeypatch):
     assert torch.equal(answer, noise) or torch.equal(answer, -noise)
 
 
-def test_it_learns_two_pictures_and_the_stock_pipeline_draws_what_was_learnt(of_family, tmp_path):
-    import numpy as np
-
+def trainer_of(one, base, **changes):
+    """A trainer on two pictures and their captions."""
     from lora_pipeline.records import Example
     from lora_pipeline.settings import FitSettings
-    from lora_pipeline.stages.fit.order import Look
     from lora_pipeline.stages.fit.trainer import Cached, Trainer
 
-    one, base = of_family
     latents = one.open_pictures(base, "cpu", "float32").encode(pictures())
     latents = latents / latents.std()  # random weights give latents of any size; a real autoencoder's are scaled to 1
     texts = one.open_texts(base, "cpu", "float32").encode(WORDS)
@@ -280,7 +277,16 @@ def test_it_learns_two_pictures_and_the_stock_pipeline_draws_what_was_learnt(of_
     settings = FitSettings(
         epochs=4, batch_size=2, network_dim=8, network_alpha=8, unet_lr=1e-2, lr_scheduler="constant", min_snr_gamma=0
     )
-    trainer = Trainer(examples, one, base, settings, "cpu")
+    return Trainer(examples, one, base, settings.model_copy(update=changes), "cpu")
+
+
+def test_it_learns_two_pictures_and_the_stock_pipeline_draws_what_was_learnt(of_family, tmp_path):
+    import numpy as np
+
+    from lora_pipeline.stages.fit.order import Look
+
+    one, base = of_family
+    trainer = trainer_of(one, base)
 
     def held_out():
         """Mean loss over noise and timesteps that training does not draw."""
@@ -307,6 +313,17 @@ def test_it_learns_two_pictures_and_the_stock_pipeline_draws_what_was_learnt(of_
     assert np.abs(trained - plain).max() > 1e-3
 
 
+def test_checkpointing_and_bf16_change_a_step_by_no_more_than_their_rounding(of_family):
+    one, base = of_family
+    plain, checkpointed, rounded = (
+        next(trainer_of(one, base, **changes).steps()).loss
+        for changes in ({}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"})
+    )
+    assert checkpointed == pytest.approx(plain, rel=1e-5)
+    assert rounded == pytest.approx(plain, rel=0.02)
+    assert rounded != plain
+
+
 @pytest.mark.parametrize("alpha", [2.0, 4.0, 1.5])
 def test_a_saved_lora_draws_the_same_picture_in_the_stock_pipeline(of_family, tmp_path, alpha):
     import numpy as np
@@ -325,6 +342,29 @@ def test_a_saved_lora_draws_the_same_picture_in_the_stock_pipeline(of_family, tm
     assert np.abs(in_training - loaded).max() < 1e-5
     assert np.abs(in_training - plain).max() > 1e-3
     assert np.array_equal(drawn(one, pipeline), plain)
+
+
+def test_validation_pictures_are_drawn_through_it(of_family, tmp_path):
+    """As `grade` draws: several prompts at once, a picture from its own seed, guidance and negative prompt in the pipeline's words."""
+    from PIL import ImageChops
+
+    from lora_pipeline.settings import GradeSettings
+    from lora_pipeline.stages.grade.draw import Wanted, through
+
+    one, base = of_family
+    module = inject(one.open_denoiser(base, "cpu", "float32"), one.lora_targets, dim=4, alpha=8)
+    one.save_lora(module, tmp_path / "lora.safetensors", {})
+    draw = through(
+        base, GradeSettings(sampling_steps=2, guidance_scale=3.0, negative_prompt="grey", size_px=64), at_once=2
+    )
+    wanted = [Wanted(WORDS[0], 1), Wanted(WORDS[1], 2)]
+    plain, again = draw(None, wanted), draw(None, wanted[::-1])[::-1]
+    learnt = draw(tmp_path / "lora.safetensors", wanted)
+    for first, second, third in zip(plain, again, learnt, strict=True):
+        assert first is not None
+        assert first.size == (64, 64)
+        assert max(high for _, high in ImageChops.difference(first, second).getextrema()) <= 1
+        assert first.tobytes() != third.tobytes()
 
 
 def test_a_lora_file_says_its_words_in_order_and_holds_float32(of_family, tmp_path):
