@@ -162,7 +162,7 @@ def test_a_single_files_digest_is_of_its_bytes_whatever_the_part(tmp_path):
 
 def test_an_unknown_family_gets_the_nearest_name():
     with pytest.raises(SettingsError, match="did you mean 'sd15'"):
-        family("sd51")
+        family("sd_15")
 
 
 def test_a_files_words_are_read_back(tmp_path):
