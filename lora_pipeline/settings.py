@@ -35,7 +35,10 @@ class BaseSettings(Section):
     """Which base model everything is trained on and drawn with."""
 
     family: Annotated[
-        str, Field(description="Name of the base model's family, a file in `families/`, such as sd15.")
+        str,
+        Field(
+            description="Name of the base model's family: sd15, sdxl, flux, sd35, flux2_klein, z_image or qwen_image."
+        ),
     ] = "sd15"
     model: Annotated[
         str,

@@ -17,14 +17,14 @@ from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Row
 from lora_pipeline.settings import BaseSettings, EncodeSettings
-from lora_pipeline.stages.encode.buckets import Size, bucket_of, into_bucket
+from lora_pipeline.stages.encode.buckets import Size, bucket_of, into_bucket, placed
 from lora_pipeline.stages.encode.visible import hidden_pixels, visible_cells
 from lora_pipeline.store import whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 LATENTS, TEXTS = "latents", "texts"
 
 
@@ -55,7 +55,7 @@ def encode(
         Rows of `Example` with the files
 
         - `latents`: safetensors of `latents` (C×h×w float32, scaled) and `visible` (1×h×w float32, 1 where the loss counts), and
-          with `settings.flip` the mirrored picture's `latents_mirrored` and `visible_mirrored`;
+          with `settings.flip` the mirrored picture's `latents_mirrored` and `visible_mirrored`; and `framing` (6 float32), see `Family.predict`;
         - `text`: safetensors of what the family's denoiser is conditioned on (float32, no batch axis).
 
         A picture that is wholly hidden is dropped; one without a caption, or that cannot be read, has failed.
@@ -172,7 +172,7 @@ class _Encoders:
         if job.settings.flip:
             looks["_mirrored"] = ImageOps.mirror(looks[""])
         encoded = self.pictures.encode(torch.stack([_tensor(look) for look in looks.values()]))
-        tensors: dict[str, Any] = {}
+        tensors: dict[str, Any] = {"framing": torch.tensor(_framing(picture.size, bucket))}
         for number, name in enumerate(looks):
             cells = visible[:, ::-1] if name else visible
             tensors[f"latents{name}"] = encoded[number].contiguous()
@@ -220,6 +220,13 @@ def _joined(join: _Join, _: Path) -> Made:
         photo_digest=str(join.picture.data.get("photo_digest", "")),
     )
     return Made(example.data(), {"latents": join.latents.files["latents"].path, "text": join.text.files["text"].path})
+
+
+def _framing(picture_px: Size, bucket: Size) -> list[float]:
+    """Height and width of the picture, top and left of what is cut out of it, height and width of that; its mirror image has the same,
+    since what is cut out is the middle."""
+    _, (left, top, right, bottom) = placed(picture_px, bucket)
+    return [float(side) for side in (picture_px[1], picture_px[0], top, left, bottom - top, right - left)]
 
 
 def _digests(row: Row) -> list[str]:

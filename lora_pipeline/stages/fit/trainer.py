@@ -31,7 +31,7 @@ class Cached:
         example: bucket, repeats, words.
         latents: C×h×w; the mirrored picture's second, if there is one.
         visible: 1×h×w, likewise.
-        conditioning: what the denoiser is told.
+        conditioning: what the denoiser is told of it: its caption, and how it was framed.
     """
 
     id: str
@@ -55,6 +55,8 @@ def read_cached(training_set: Manifest) -> list[Cached]:
             raise TrainingError(
                 f"{row.id}: its latents or its text embedding cannot be read ({error}); make the training set again"
             ) from error
+        if "framing" in latents:
+            text["framing"] = latents["framing"]
         looks = [name for name in ("", "_mirrored") if f"latents{name}" in latents]
         seen, visible = (tuple(latents[f"{what}{name}"] for name in looks) for what in ("latents", "visible"))
         read.append(Cached(row.id, Example.of(row), seen, visible, text))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_pipeline.families import family, sd15, weights
+from lora_pipeline.families import family, stock, weights
 from lora_pipeline.manifest import Item, Made, read, refresh
 from lora_pipeline.pictures import save
 from lora_pipeline.records import Caption, Crop, Example
@@ -63,7 +63,7 @@ TEXTS = {name: f"a photo {name[0]}" for name in PICTURES}
 @pytest.fixture
 def short_reach(monkeypatch):
     """Random weights see everywhere; trained ones do not."""
-    monkeypatch.setattr(sd15, "measured_reach_px", lambda *_: 8)
+    monkeypatch.setattr(stock, "measured_reach_px", lambda *_: 8)
 
 
 @pytest.fixture
@@ -149,11 +149,13 @@ def test_files_hold_what_training_needs(tmp_path, tiny_base):
     assert (example.photo, example.bucket, example.caption, example.hidden) == ("sub/c.jpg", (80, 48), "a photo s", 0.0)
     tensors = load_file(made.path(wide, "latents"))
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "framing": (6,),
         "latents": (4, 6, 10),
         "visible": (1, 6, 10),
         "latents_mirrored": (4, 6, 10),
         "visible_mirrored": (1, 6, 10),
     }
+    assert tensors["framing"].tolist() == [48, 96, 0, 8, 48, 80]  # 96 × 48 px, of which 8 px are cut off at both sides
     assert load_file(made.path(wide, "text"))["encoder_hidden_states"].shape == (24, 32)
 
     half = Example.of(made.row("b.jpg#0@close"))

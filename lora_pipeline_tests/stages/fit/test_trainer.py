@@ -47,6 +47,13 @@ def training_set(tmp_path, make_training_set):
     return make_training_set(tmp_path / "set", pictures=5, repeats=1, mirrored=True, buckets=((64, 64), (96, 32)))
 
 
+def test_how_a_picture_was_framed_is_told_with_its_caption(tmp_path, make_training_set):
+    framing = [96.0, 80.0, 8.0, 0.0, 64.0, 64.0]
+    (first, *_) = read_cached(make_training_set(tmp_path / "framed", framing=framing))
+    assert first.conditioning["framing"].tolist() == framing
+    assert "framing" not in read_cached(make_training_set(tmp_path / "unframed"))[0].conditioning
+
+
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"}], ids=str)
 def test_ten_steps_equal_five_a_stop_and_five_more_to_the_bit(training_set, tiny_base, tmp_path, changes):
     settings = SETTINGS.model_copy(update=changes)
