@@ -190,6 +190,7 @@ class Example(Record):
         hidden: share of its latents that are kept out of the loss, 0 to 1.
         cut_tokens: tokens at the caption's end that the text encoder has no room for.
         photo_digest: SHA-256 of the photo's file, as it was when the picture was cut from it.
+        loss_weight: what its loss is multiplied by: 1 for the subject, the prior loss weight for a regularisation picture.
     """
 
     photo: str
@@ -199,6 +200,7 @@ class Example(Record):
     hidden: float
     cut_tokens: int = 0
     photo_digest: str = ""
+    loss_weight: float = 1.0
 
 
 @dataclass(frozen=True)

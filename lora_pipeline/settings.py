@@ -276,9 +276,55 @@ class FitSettings(Section):
     min_snr_gamma: Annotated[
         float, Field(ge=0, le=100, description="Gamma of the min-SNR loss weight; 0 is no weight (0 to 100).")
     ] = 5.0
+    debiased_estimation_loss: Annotated[
+        bool,
+        Field(description="Whether losses are weighed by 1 / sqrt(SNR), or by 1 / (SNR + 1) for a v-prediction model."),
+    ] = False
+    loss_type: Annotated[
+        Literal["l2", "huber", "smooth_l1"],
+        Field(description="How an error of the prediction is counted; huber and smooth_l1 forgive outliers."),
+    ] = "l2"
+    huber_schedule: Annotated[
+        Literal["snr", "exponential", "constant"],
+        Field(description="How the threshold of huber and smooth_l1 falls from 1 to huber_c as the noise grows."),
+    ] = "snr"
+    huber_c: Annotated[
+        float,
+        Field(gt=0, le=1, description="Threshold of huber and smooth_l1 at the strongest noise (0 to 1)."),
+    ] = 0.1
     noise_offset: Annotated[
         float, Field(ge=0, le=1, description="Strength of the noise offset; 0 is none (0 to 1).")
     ] = 0.0
+    noise_offset_random_strength: Annotated[
+        bool, Field(description="Whether each look draws its noise offset's strength, from 0 to noise_offset.")
+    ] = False
+    adaptive_noise_scale: Annotated[
+        float,
+        Field(
+            ge=-10,
+            le=10,
+            description="Times the absolute mean of a latent channel is added to the noise offset's strength (-10 to 10).",
+        ),
+    ] = 0.0
+    timestep_sampling: Annotated[
+        Literal["uniform", "sigmoid", "logit_normal", "shift"],
+        Field(
+            description="How noise levels are drawn; all but uniform are for flow-matching models. logit_normal is sd-scripts' sigma with weighting_scheme logit_normal."
+        ),
+    ] = "uniform"
+    sigmoid_scale: Annotated[
+        float,
+        Field(gt=0, le=10, description="Scale of the normal number that sigmoid and shift begin with (0 to 10)."),
+    ] = 1.0
+    discrete_flow_shift: Annotated[
+        float,
+        Field(gt=0, le=100, description="How far shift and logit_normal go towards noise; 1 is not at all (0 to 100)."),
+    ] = 3.0
+    logit_mean: Annotated[
+        float,
+        Field(ge=-10, le=10, description="Mean of logit_normal; higher is less noise (-10 to 10)."),
+    ] = 0.0
+    logit_std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of logit_normal (0 to 10).")] = 1.0
     masked_loss: Annotated[bool, Field(description="Whether hidden faces are kept out of the loss.")] = True
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")
@@ -300,6 +346,12 @@ class FitSettings(Section):
             description="Prompt of the sample picture of each epoch; {trigger} and {class} are filled in. Empty is none."
         ),
     ] = "a photo of {trigger} {class}"
+
+    @model_validator(mode="after")
+    def _adds_to_something(self) -> Self:
+        if self.adaptive_noise_scale and not self.noise_offset:
+            raise ValueError("adaptive_noise_scale adds to noise_offset, which is 0: set noise_offset too")
+        return self
 
 
 class GradeSettings(Section):

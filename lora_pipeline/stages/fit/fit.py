@@ -95,7 +95,12 @@ def fit(
 def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str) -> Job:
     # What is learnt, and no more: a photo that was refused, or a prompt that is only drawn, does not void sixteen hours of work.
     learnt = [
-        (row.id, row.data["repeats"], [row.files[role].digest for role in ("latents", "text")])
+        (
+            row.id,
+            row.data["repeats"],
+            row.data.get("loss_weight", 1.0),
+            [row.files[role].digest for role in ("latents", "text")],
+        )
         for row in training_set.kept
     ]
     settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import Family, NoiseSchedule
+from lora_pipeline.families import Family, NoiseSchedule, PredictionKind
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit import adapter
-from lora_pipeline.stages.fit.loss import min_snr_weight, noisy_latents, sample_losses, target_of
+from lora_pipeline.stages.fit.loss import (
+    debiased_weight,
+    huber_threshold,
+    latent_losses,
+    min_snr_weight,
+    noisy_latents,
+    sample_losses,
+    target_of,
+)
 from lora_pipeline.stages.fit.noise import draw
 from lora_pipeline.stages.fit.order import Look, batches, looks_per_bucket, steps_per_epoch
 from lora_pipeline.stages.fit.reports import StepReport
@@ -61,6 +69,20 @@ def read_cached(training_set: Manifest) -> list[Cached]:
     return read
 
 
+def _check_kind(kind: PredictionKind, settings: FitSettings) -> None:
+    """Refuse, before the model is opened, what is not defined for it. As sd-scripts, but with words in place of ignoring."""
+    if kind != "flow" and settings.timestep_sampling != "uniform":
+        raise TrainingError(
+            f"fit.timestep_sampling {settings.timestep_sampling} is for flow-matching models, and the base model predicts {kind}: set it to uniform"
+        )
+    if kind == "flow" and settings.debiased_estimation_loss:
+        raise TrainingError("fit.debiased_estimation_loss is not defined for a flow-matching model: switch it off")
+    if kind == "flow" and settings.loss_type != "l2" and settings.huber_schedule == "snr":
+        raise TrainingError(
+            "fit.huber_schedule snr is not defined for a flow-matching model: set it to exponential or constant"
+        )
+
+
 class Trainer:
     """One run: a base model with a LoRA in it, and a clock.
 
@@ -75,6 +97,7 @@ class Trainer:
 
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
         self.schedule: NoiseSchedule = family.noise(base)
+        _check_kind(self.schedule.kind, settings)
         self.module: Any = family.open_denoiser(base, "cpu", "float32")
         self.parameters = adapter.inject(
             self.module, family.lora_targets, settings.network_dim, settings.network_alpha, settings.seed
@@ -185,10 +208,9 @@ class Trainer:
             name: torch.stack([one.conditioning[name] for one, _ in looks]).to(self.device)
             for name in looks[0][0].conditioning
         }
-        shape = (int(latents.shape[1]), int(latents.shape[2]), int(latents.shape[3]))
-        count = len(self.schedule.alphas)
         drawn = [
-            draw(settings.seed, self.images_seen + at, shape, count, settings.noise_offset) for at in range(len(looks))
+            draw(settings, self.schedule, self.images_seen + at, one.latents[side].numpy())
+            for at, (one, side) in enumerate(looks)
         ]
         noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)
         timesteps = torch.tensor([one.timestep for one in drawn], device=self.device)
@@ -197,8 +219,19 @@ class Trainer:
             answer = self.family.predict(
                 self.module, noisy_latents(latents, noise, alpha, sigma), timesteps, conditioning
             )
-        losses = sample_losses(answer, target_of(self.schedule.kind, latents, noise, alpha, sigma), visible)
-        return (losses * min_snr_weight(self.schedule.kind, alpha, sigma, settings.min_snr_gamma)).mean()
+        kind, count = self.schedule.kind, len(self.schedule.alphas)
+        threshold = (
+            None
+            if settings.loss_type == "l2"
+            else huber_threshold(settings.huber_schedule, settings.huber_c, timesteps, count, alpha, sigma)
+        )
+        errors = latent_losses(answer, target_of(kind, latents, noise, alpha, sigma), settings.loss_type, threshold)
+        losses = sample_losses(errors, visible)
+        losses = losses * torch.tensor([one.example.loss_weight for one, _ in looks], device=self.device)
+        losses = losses * min_snr_weight(kind, alpha, sigma, settings.min_snr_gamma)
+        if settings.debiased_estimation_loss:
+            losses = losses * debiased_weight(kind, alpha, sigma)
+        return losses.mean()
 
     def _precision(self) -> Any:
         import torch

@@ -6,7 +6,6 @@ import pytest
 
 from lora_pipeline.records import Example
 from lora_pipeline.settings import FitSettings
-from lora_pipeline.stages.fit.noise import draw
 from lora_pipeline.stages.fit.order import batches, looks_per_bucket, steps_per_epoch, total_steps
 
 
@@ -57,34 +56,3 @@ def test_half_of_all_looks_are_mirrored(repeats):
             True: 2 * repeats,
             False: 2 * repeats,
         }
-
-
-def test_noise_is_a_function_of_seed_and_clock():
-    import numpy as np
-
-    first, same = (draw(42, 7, (4, 8, 8), 1000, 0.1) for _ in range(2))
-    assert first.timestep == same.timestep
-    assert np.array_equal(first.noise, same.noise)
-    for other in (draw(43, 7, (4, 8, 8), 1000, 0.1), draw(42, 8, (4, 8, 8), 1000, 0.1)):
-        assert not np.array_equal(first.noise, other.noise)
-
-
-def test_noise_is_normal_and_timesteps_are_even():
-    import numpy as np
-
-    drawn = [draw(0, seen, (4, 8, 8), 1000, 0.0) for seen in range(2000)]
-    noise = np.stack([one.noise for one in drawn])
-    assert abs(noise.mean()) < 0.01
-    assert abs(noise.std() - 1) < 0.01
-    counts = np.histogram([one.timestep for one in drawn], bins=10, range=(0, 1000))[0]
-    assert counts.min() > 150
-    assert counts.sum() == 2000
-
-
-def test_the_noise_offset_moves_whole_channels():
-    import numpy as np
-
-    plain, offset = (draw(0, 5, (4, 64, 64), 1000, strength).noise for strength in (0.0, 0.5))
-    moved = offset - plain
-    assert np.allclose(moved, moved[:, :1, :1], atol=1e-6)
-    assert moved.std() > 0.05

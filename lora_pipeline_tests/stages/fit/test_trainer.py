@@ -2,14 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import family, weights
+from lora_pipeline.families import NoiseSchedule, family, weights
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.noise import draw
 from lora_pipeline.stages.fit.order import Look
 from lora_pipeline.stages.fit.trainer import Trainer, read_cached
 
@@ -154,6 +156,52 @@ def test_what_is_hidden_is_not_learnt_from(training_set, tiny_base, monkeypatch,
     pull = answers[0].grad[0]
     assert bool((pull[hidden] == 0).all()) == masked
     assert (pull[~hidden] != 0).all()
+
+
+def test_the_loss_is_summed_in_its_order(training_set, tiny_base, monkeypatch):
+    """Per latent → mask → mean over what is visible → × prior weight → min-SNR → debiased → batch mean, by hand in loops."""
+    changes = {"loss_type": "huber", "debiased_estimation_loss": True, "noise_offset": 0.0}
+    trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
+    prior = replace(trainer.examples[2], example=replace(trainer.examples[2].example, loss_weight=0.25))
+    trainer.examples = [*trainer.examples[:2], prior, *trainer.examples[3:]]
+    asked = []
+
+    def predict(self, module, noisy, timesteps, conditioning):
+        asked.append(timesteps)
+        return torch.full_like(noisy, 0.5)
+
+    monkeypatch.setattr(type(trainer.family), "predict", predict)
+    told = float(trainer.loss([Look(0, False), Look(2, False)]))
+    wanted = []
+    for at, (picture, weight) in enumerate(((0, 1.0), (2, 0.25))):
+        one, t = trainer.examples[picture], int(asked[0][at])
+        drawn = draw(trainer.settings, trainer.schedule, at, one.latents[0].numpy())
+        assert drawn.timestep == t
+        alpha, sigma = trainer.schedule.alphas[t], trainer.schedule.sigmas[t]
+        snr, c = (alpha / sigma) ** 2, 0.9 / (1 + sigma / alpha) ** 2 + 0.1
+        seen = [
+            2 * c * (((0.5 - float(noise)) ** 2 + c * c) ** 0.5 - c)
+            for channel in drawn.noise
+            for noise, visible in zip(channel.ravel(), one.visible[0].ravel(), strict=True)
+            if visible
+        ]
+        assert len(seen) == (4 * 55 if picture == 0 else 4 * 64)  # 9 cells of the first are hidden
+        wanted.append(sum(seen) / len(seen) * weight * min(snr, 5) / snr / min(snr, 1000) ** 0.5)
+    assert told == pytest.approx(sum(wanted) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        ("epsilon", {"timestep_sampling": "shift"}, "fit.timestep_sampling shift is for flow-matching models"),
+        ("flow", {"debiased_estimation_loss": True}, "fit.debiased_estimation_loss is not defined for a flow"),
+        ("flow", {"loss_type": "huber"}, "fit.huber_schedule snr is not defined for a flow"),
+    ],
+)
+def test_what_a_model_has_no_definition_for_is_refused(training_set, tiny_base, monkeypatch, kind, changes, words):
+    monkeypatch.setattr(type(family("sd15")), "noise", lambda *_: NoiseSchedule(kind, (0.5,), (0.5,)))
+    with pytest.raises(TrainingError, match=words):
+        trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
 
 
 def test_a_mirrored_look_learns_from_the_mirrored_latents(training_set, tiny_base):
