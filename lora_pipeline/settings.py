@@ -260,12 +260,15 @@ class FitSettings(Section):
     ] = 16.0
     unet_lr: Annotated[float, Field(gt=0, le=1, description="Learning rate of the denoiser's LoRA (0 to 1).")] = 1e-4
     lr_scheduler: Annotated[
-        Literal["constant", "cosine", "cosine_with_restarts"],
-        Field(description="Course of the learning rate over the run."),
+        Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"],
+        Field(description="Course of the learning rate over the run, after the warm-up."),
     ] = "cosine_with_restarts"
     lr_scheduler_num_cycles: Annotated[
         int, Field(ge=1, le=100, description="Cycles of cosine_with_restarts (1 to 100).")
     ] = 3
+    lr_scheduler_power: Annotated[
+        float, Field(gt=0, le=10, description="Power of polynomial; 1 is a straight line (0 to 10).")
+    ] = 1.0
     lr_warmup_steps: Annotated[
         int, Field(ge=0, le=100000, description="Steps over which the learning rate rises from 0 (0 to 100000).")
     ] = 0

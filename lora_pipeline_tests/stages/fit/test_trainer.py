@@ -65,6 +65,23 @@ def test_ten_steps_equal_five_a_stop_and_five_more_to_the_bit(training_set, tiny
     assert len(set(losses)) == 10
 
 
+@pytest.mark.parametrize("stop", [3, 4, 6, 11])
+def test_a_resumed_course_with_restarts_goes_on_at_the_rate_it_had(training_set, tiny_base, stop):
+    """4 epochs of 5 pictures and 4 cycles: 3 and 6 are the first steps of a cycle, where sd-scripts#141 landed on rate 0."""
+    settings = SETTINGS.model_copy(
+        update={"lr_scheduler": "cosine_with_restarts", "lr_scheduler_num_cycles": 4, "lr_warmup_steps": 0}
+    )
+    straight = [report.learning_rate for report in trainer_of(training_set, tiny_base, settings).steps()]
+    assert straight[0] == straight[3] == straight[6] == settings.unet_lr
+    first = trainer_of(training_set, tiny_base, settings)
+    take(first, stop)
+    second = trainer_of(training_set, tiny_base, settings)
+    second.resume(first.state())
+    told = [report.learning_rate for report in second.steps()]
+    assert told == straight[stop:]
+    assert min(told) > 0
+
+
 def test_the_clock_counts_images(training_set, tiny_base):
     reports = list(trainer_of(training_set, tiny_base).steps())
     assert [report.step for report in reports] == list(range(1, 4 * 3 + 1))  # 3 squares and 2 wide ones: 2 + 1 batches
