@@ -185,6 +185,7 @@ class Example(Record):
     Args:
         photo: id of the photo.
         bucket: width and height to which the picture was brought, pixels.
+        own_bucket: the bucket that its own shape asks for; another than `bucket` if that one would have filled no batch.
         repeats: how often it is seen in an epoch.
         caption: the words that were encoded.
         hidden: share of its latents that are kept out of the loss, 0 to 1.
@@ -201,6 +202,7 @@ class Example(Record):
     cut_tokens: int = 0
     photo_digest: str = ""
     loss_weight: float = 1.0
+    own_bucket: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

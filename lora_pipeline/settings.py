@@ -237,10 +237,44 @@ class EncodeSettings(Section):
         int,
         Field(ge=8, le=256, multiple_of=8, description="Sides of buckets are multiples of this (pixels, 8 to 256)."),
     ] = 64
+    bucket_min_px: Annotated[
+        int,
+        Field(ge=0, le=4096, description="Shortest side of a bucket; 0 is half the training size (pixels, 0 to 4096)."),
+    ] = 0
+    bucket_max_px: Annotated[
+        int,
+        Field(
+            ge=0, le=4096, description="Longest side of a bucket; 0 is double the training size (pixels, 0 to 4096)."
+        ),
+    ] = 0
+    bucket_area: Annotated[
+        Literal["nearest", "at_most"],
+        Field(
+            description="Whether a bucket's area is as near to the square's as its step allows, or never over it (as in sd-scripts)."
+        ),
+    ] = "nearest"
+    bucket_no_upscale: Annotated[
+        bool,
+        Field(
+            description="Whether a picture is never enlarged: its bucket is cut from it, whatever the shortest and longest side."
+        ),
+    ] = False
+    merge_small_buckets: Annotated[
+        bool,
+        Field(description="Whether a bucket that fills no batch joins the one whose aspect ratio is nearest."),
+    ] = True
     repeats: Annotated[
         int, Field(ge=1, le=1000, description="How often each picture is seen in an epoch (1 to 1000).")
     ] = 10
     flip: Annotated[bool, Field(description="Whether each picture is also seen mirrored, its mask too.")] = False
+
+    @model_validator(mode="after")
+    def _sides_in_order(self) -> Self:
+        if self.bucket_min_px > self.resolution_px or 0 < self.bucket_max_px < self.resolution_px:
+            raise ValueError(
+                f"resolution_px ({self.resolution_px}) must lie between bucket_min_px ({self.bucket_min_px}) and bucket_max_px ({self.bucket_max_px})"
+            )
+        return self
 
 
 class FitSettings(Section):
@@ -253,7 +287,10 @@ class FitSettings(Section):
         ),
     ] = 42
     epochs: Annotated[int, Field(ge=1, le=1000, description="Epochs; each leaves a LoRA file (1 to 1000).")] = 10
-    batch_size: Annotated[int, Field(ge=1, le=256, description="Pictures a step (1 to 256).")] = 2
+    batch_size: Annotated[int, Field(ge=1, le=256, description="Pictures a batch (1 to 256).")] = 2
+    gradient_accumulation_steps: Annotated[
+        int, Field(ge=1, le=1000, description="Batches whose gradients are summed up before an update (1 to 1000).")
+    ] = 1
     network_dim: Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA (1 to 1024).")] = 32
     network_alpha: Annotated[
         float, Field(gt=0, le=1024, description="The LoRA's output is scaled by alpha / dim (0 to 1024).")

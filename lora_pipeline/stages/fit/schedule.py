@@ -15,12 +15,12 @@ def learning_rate(settings: FitSettings, images_seen: int, total_images: int) ->
     """The learning rate of a step: with full batches the numbers of diffusers' `optimization.get_scheduler`, as in sd-scripts.
 
     Args:
-        settings: peak, course, cycles, power; a warm-up of `lr_warmup_steps` full batches.
+        settings: peak, course, cycles, power; a warm-up of `lr_warmup_steps` steps of full batches.
         images_seen: before the step.
         total_images: of the whole run.
     """
     peak = settings.unet_lr
-    warm_up = settings.lr_warmup_steps * settings.batch_size
+    warm_up = settings.lr_warmup_steps * settings.batch_size * settings.gradient_accumulation_steps
     if images_seen < warm_up:
         return peak * images_seen / warm_up
     done = min(1.0, (images_seen - warm_up) / max(1, total_images - warm_up))

@@ -23,7 +23,7 @@ from lora_pipeline.stages.fit.loss import (
     target_of,
 )
 from lora_pipeline.stages.fit.noise import draw
-from lora_pipeline.stages.fit.order import Look, batches, looks_per_bucket, steps_per_epoch
+from lora_pipeline.stages.fit.order import Look, batches, grouped, looks_per_bucket, steps_per_epoch
 from lora_pipeline.stages.fit.reports import StepReport
 from lora_pipeline.stages.fit.schedule import learning_rate
 
@@ -118,7 +118,7 @@ class Trainer:
         self.step = 0
         self.images_seen = 0
         looks = looks_per_bucket([one.example for one in examples])
-        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size)
+        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
         self.images_per_epoch = sum(looks.values())
         self.mirror = all(len(one.latents) == 2 for one in examples)
 
@@ -158,9 +158,10 @@ class Trainer:
             order = batches(
                 [one.example for one in self.examples], epoch, self.settings.batch_size, self.settings.seed, self.mirror
             )
-            for batch in order[self.step - self.epoch * self.steps_per_epoch :]:
+            steps = grouped(order, self.settings.gradient_accumulation_steps)
+            for step in steps[self.step - self.epoch * self.steps_per_epoch :]:
                 try:
-                    report = self._step(epoch, batch)
+                    report = self._step(epoch, step)
                 except torch.OutOfMemoryError as error:
                     raise TrainingError(
                         "the graphics card's memory does not suffice: lower fit.batch_size, or switch fit.gradient_checkpointing on, "
@@ -168,20 +169,24 @@ class Trainer:
                     ) from error
                 yield report
 
-    def _step(self, epoch: int, batch: tuple[Look, ...]) -> StepReport:
+    def _step(self, epoch: int, step: tuple[tuple[Look, ...], ...]) -> StepReport:
         import torch
 
         began = time.monotonic()
         rate = learning_rate(self.settings, self.images_seen, self.settings.epochs * self.images_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.loss(batch)
-        value = float(loss.detach())
-        names = tuple(self.examples[look.picture].id for look in batch)
-        if not math.isfinite(value):
-            raise self._not_finite(f"loss is {value}", epoch, names)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        names = tuple(self.examples[look.picture].id for batch in step for look in batch)
+        value, seen = 0.0, 0
+        for batch in step:
+            loss = self.loss(batch, seen)
+            value += float(loss.detach()) / len(step)
+            if not math.isfinite(value):
+                raise self._not_finite(f"loss is {value}", epoch, names)
+            # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
+            self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
+            seen += len(batch)
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit))
@@ -192,11 +197,11 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        self.images_seen += len(batch)
+        self.images_seen += len(names)
         return StepReport(self.step, epoch, self.images_seen, value, rate, time.monotonic() - began, names)
 
-    def loss(self, batch: Sequence[Look]) -> Any:
-        """The loss of a batch at the clock's time, a scalar with its graph."""
+    def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:
+        """The loss of a batch, a scalar with its graph, at the clock's time and so many images of the same step later."""
         import torch
 
         settings, looks = self.settings, [(self.examples[look.picture], int(look.mirrored)) for look in batch]
@@ -209,7 +214,7 @@ class Trainer:
             for name in looks[0][0].conditioning
         }
         drawn = [
-            draw(settings, self.schedule, self.images_seen + at, one.latents[side].numpy())
+            draw(settings, self.schedule, self.images_seen + ahead + at, one.latents[side].numpy())
             for at, (one, side) in enumerate(looks)
         ]
         noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)

@@ -47,6 +47,12 @@ def test_the_rate_rises_over_the_warm_up(course):
     assert told == pytest.approx([0, 0.25, 0.5])
 
 
+def test_the_warm_up_counts_updates():
+    """10 steps of 3 batches of 2 are 60 images."""
+    told = rates("linear", [0, 30, 60, 530], lr_warmup_steps=10, gradient_accumulation_steps=3)
+    assert told == pytest.approx([0, 0.25, 0.5, 0.25])
+
+
 def test_the_course_begins_after_the_warm_up():
     assert rates("cosine", [200, 600, 1000], lr_warmup_steps=100) == pytest.approx([0.5, 0.25, 0])
 

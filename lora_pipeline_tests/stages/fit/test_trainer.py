@@ -12,7 +12,7 @@ from lora_pipeline.families import NoiseSchedule, family, weights
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit.noise import draw
-from lora_pipeline.stages.fit.order import Look
+from lora_pipeline.stages.fit.order import Look, batches
 from lora_pipeline.stages.fit.trainer import Trainer, read_cached
 
 torch = pytest.importorskip("torch")
@@ -49,9 +49,13 @@ def training_set(tmp_path, make_training_set):
     return make_training_set(tmp_path / "set", pictures=5, repeats=1, mirrored=True, buckets=((64, 64), (96, 32)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"}, {"gradient_accumulation_steps": 2}],
+    ids=str,
+)
 def test_ten_steps_equal_five_a_stop_and_five_more_to_the_bit(training_set, tiny_base, tmp_path, changes):
-    settings = SETTINGS.model_copy(update=changes)
+    settings = SETTINGS.model_copy(update={**changes, "epochs": 5})  # 2 or 3 steps an epoch
     straight = trainer_of(training_set, tiny_base, settings)
     losses = [report.loss for report in take(straight, 10)]
     first = trainer_of(training_set, tiny_base, settings)
@@ -137,6 +141,54 @@ def test_the_loss_of_two_pictures_falls(tmp_path, make_training_set, tiny_base):
     take(trainer, 60)
     after = judged()
     assert after < 0.8 * before, (before, after)
+
+
+def test_a_step_of_several_batches_is_one_update_of_their_mean(tmp_path, make_training_set, tiny_base):
+    """7 looks in batches of 2, 3 batches a step: the lone look's batch lies in the first step or the second."""
+    training_set = make_training_set(tmp_path / "seven", pictures=7, repeats=1, hide=False)
+    settings = SETTINGS.model_copy(update={"gradient_accumulation_steps": 3, "lr_warmup_steps": 0, "max_grad_norm": 0})
+    trainer = trainer_of(training_set, tiny_base, settings)
+    order = batches([one.example for one in trainer.examples], 1, 2, settings.seed, trainer.mirror)
+    wanted, seen = [], 0
+    for batch in order[:3]:
+        trainer.images_seen = seen
+        wanted.append(float(trainer.loss(batch).detach()))
+        seen += len(batch)
+    trainer.images_seen = 0
+    first, last = take(trainer, 2)
+    assert first.loss == pytest.approx(sum(wanted) / 3, rel=1e-6)
+    assert [one.images_seen for one in (first, last)] == [sum(map(len, order[:3])), 7]
+    assert first.pictures == tuple(trainer.examples[look.picture].id for batch in order[:3] for look in batch)
+
+
+def test_the_only_batch_of_an_epochs_last_step_counts_as_one_of_several(tmp_path, make_training_set, tiny_base):
+    """accelerate divides by the setting whatever is left, and so does sd-scripts: a third of the gradient of the batch alone."""
+    training_set = make_training_set(tmp_path / "two", pictures=2, repeats=1, hide=False)
+    told = []
+    for accumulation in (1, 3):
+        changes = {"gradient_accumulation_steps": accumulation, "max_grad_norm": 0}
+        trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
+        report = take(trainer, 1)[0]
+        told.append((report.loss, torch.cat([one.grad.flatten() for one in trainer.parameters.values()])))
+    assert told[0][0] == told[1][0]
+    assert torch.allclose(told[0][1], 3 * told[1][1], rtol=1e-5)
+
+
+def test_accumulated_gradients_are_those_of_the_whole(training_set, tiny_base):
+    """4 looks at once, and 2 then 2 at the clock times that they would have had: the same gradient."""
+    trainer = trainer_of(training_set, tiny_base)
+    looks = [Look(0, False), Look(2, False), Look(4, False), Look(0, True)]
+    for name, parameter in trainer.parameters.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=0.1)
+    gradients = []
+    for parts in ([looks], [looks[:2], looks[2:]]):
+        trainer.optimizer.zero_grad()
+        for number, part in enumerate(parts):
+            (trainer.loss(part, 2 * number) / len(parts)).backward()
+        gradients.append(torch.cat([one.grad.flatten() for one in trainer.parameters.values()]))
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6)
+    assert gradients[0].abs().max() > 1e-3
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_pictures(training_set, tiny_base):
