@@ -267,6 +267,10 @@ class EncodeSettings(Section):
         int, Field(ge=1, le=1000, description="How often each picture is seen in an epoch (1 to 1000).")
     ] = 10
     flip: Annotated[bool, Field(description="Whether each picture is also seen mirrored, its mask too.")] = False
+    caption_prefix: Annotated[str, Field(description="Words put before each caption, with a space; empty is none.")] = (
+        ""
+    )
+    caption_suffix: Annotated[str, Field(description="Words put after each caption, with a space; empty is none.")] = ""
 
     @model_validator(mode="after")
     def _sides_in_order(self) -> Self:
@@ -365,6 +369,21 @@ class FitSettings(Section):
         Field(ge=-10, le=10, description="Mean of logit_normal; higher is less noise (-10 to 10)."),
     ] = 0.0
     logit_std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of logit_normal (0 to 10).")] = 1.0
+    shuffle_caption: Annotated[
+        bool, Field(description="Whether a caption's tags (between commas) come in another order at each look.")
+    ] = False
+    keep_tokens: Annotated[
+        int,
+        Field(
+            ge=0, le=1000, description="So many tags at a caption's beginning are never moved or dropped (0 to 1000)."
+        ),
+    ] = 0
+    caption_dropout_rate: Annotated[
+        float, Field(ge=0, le=1, description="Share of looks at which the caption is empty (0 to 1).")
+    ] = 0.0
+    caption_tag_dropout_rate: Annotated[
+        float, Field(ge=0, le=1, description="Share of a caption's tags that are left out at each look (0 to 1).")
+    ] = 0.0
     masked_loss: Annotated[bool, Field(description="Whether hidden faces are kept out of the loss.")] = True
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")

@@ -48,7 +48,7 @@ def encode(
             crop's data.
         captions: rows of `Caption` under the same ids.
         folder: the stage's.
-        settings: size, buckets, repeats, flip.
+        settings: size, buckets, repeats, flip, words around each caption.
         base: whose autoencoder and text encoder are used.
         batch_size: that training will use; a bucket with fewer pictures × repeats joins its neighbour.
         progress: told after each picture and each caption.
@@ -94,7 +94,12 @@ def encode(
     text_encoder = base_family.digest(base, "texts")
     texts = refresh(
         folder,
-        [Item(row.id, [str(row.data["text"]), text_encoder], row) for row in captions.kept if row.id in wanted],
+        [
+            Item(row.id, [words, text_encoder], (row.id, words))
+            for row in captions.kept
+            if row.id in wanted
+            for words in [_words(row, settings)]
+        ],
         encoders.encode_text,
         settings=None,
         code_version=CODE_VERSION,
@@ -105,9 +110,7 @@ def encode(
     captioned = {row.id: row for row in captions.rows}
     encoded = {row.id: row for row in texts.manifest.rows}
     joins = [
-        _Join(
-            row, pictures.row(row.id), captioned.get(row.id), encoded.get(row.id), settings.repeats, planned.get(row.id)
-        )
+        _Join(row, pictures.row(row.id), captioned.get(row.id), encoded.get(row.id), settings, planned.get(row.id))
         for row in latents.manifest.rows
     ]
     joined = refresh(
@@ -137,7 +140,7 @@ class _Join:
     picture: Row
     caption: Row | None
     text: Row | None
-    repeats: int
+    settings: EncodeSettings
     planned: Planned | None
 
     @property
@@ -214,10 +217,10 @@ class _Encoders:
             hidden_pixels(mask, bucket, job.keep_area_px), self.pictures.factor_px, self.pictures.reach_px
         )
 
-    def encode_text(self, row: Row, folder: Path) -> Made:
+    def encode_text(self, captioned: tuple[str, str], folder: Path) -> Made:
         """What the denoiser is told of one caption."""
-        text = str(row.data["text"])
-        path = f"{TEXTS}/{_slug(row.id)}.safetensors"
+        id, text = captioned
+        path = f"{TEXTS}/{_slug(id)}.safetensors"
         _write(folder / path, self.texts.encode([text])[0])
         return Made({"cut_tokens": self.texts.cut_tokens(text)}, {"text": path})
 
@@ -233,14 +236,19 @@ def _joined(join: _Join, _: Path) -> Made:
     example = Example(
         photo=str(join.picture.data.get("photo", join.picture.id)),
         bucket=tuple(join.latents.data["bucket"]),  # type: ignore[arg-type]
-        repeats=join.repeats,
-        caption=str(join.caption.data["text"]),
+        repeats=join.settings.repeats,
+        caption=_words(join.caption, join.settings),
         hidden=round(float(join.latents.data["hidden"]), 6),  # type: ignore[arg-type]
         cut_tokens=int(join.text.data["cut_tokens"]),  # type: ignore[arg-type]
         photo_digest=str(join.picture.data.get("photo_digest", "")),
         own_bucket=None if join.planned is None else join.planned.own,
     )
     return Made(example.data(), {"latents": join.latents.files["latents"].path, "text": join.text.files["text"].path})
+
+
+def _words(caption: Row, settings: EncodeSettings) -> str:
+    """A caption between its prefix and suffix, a space between them (`process_caption` of sd-scripts)."""
+    return " ".join(filter(None, (settings.caption_prefix, str(caption.data["text"]), settings.caption_suffix)))
 
 
 def _pixels(row: Row, name: str) -> int:

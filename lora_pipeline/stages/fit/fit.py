@@ -10,6 +10,7 @@ from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, is_planning
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.captions import varies
 from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
@@ -104,7 +105,11 @@ def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: Base
         for row in training_set.kept
     ]
     settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)
-    key = key_of(learnt, settings_told, base.family, family(base.family).digest(base, "denoiser"), CODE_VERSION)
+    base_family = family(base.family)
+    parts = [base_family.digest(base, "denoiser")]
+    if varies(settings):  # then the run encodes words itself, of which the cached embeddings say nothing
+        parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
+    key = key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
     return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)
 
 

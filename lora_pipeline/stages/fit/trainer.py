@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lora_pipeline.errors import TrainingError
@@ -13,6 +14,7 @@ from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit import adapter
+from lora_pipeline.stages.fit.captions import caption_of, varies
 from lora_pipeline.stages.fit.loss import (
     debiased_weight,
     huber_threshold,
@@ -28,6 +30,7 @@ from lora_pipeline.stages.fit.reports import StepReport
 from lora_pipeline.stages.fit.schedule import learning_rate
 
 State = dict[str, Any]
+_REMEMBERED_TEXTS = 64
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,13 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
         self.alphas = torch.tensor(self.schedule.alphas, device=device)
         self.sigmas = torch.tensor(self.schedule.sigmas, device=device)
+        if varies(settings):  # opened now, so that memory that does not suffice shows before the first step
+            texts = family.open_texts(base, device, "float32")
+
+            def encode_text(words: str) -> dict[str, Any]:
+                return texts.encode([words])[0]
+
+            self.encode_text = lru_cache(_REMEMBERED_TEXTS)(encode_text)
         self.step = 0
         self.images_seen = 0
         looks = looks_per_bucket([one.example for one in examples])
@@ -209,10 +219,8 @@ class Trainer:
         visible = torch.stack([one.visible[side] for one, side in looks]).to(self.device)
         if not settings.masked_loss:
             visible = torch.ones_like(visible)
-        conditioning = {
-            name: torch.stack([one.conditioning[name] for one, _ in looks]).to(self.device)
-            for name in looks[0][0].conditioning
-        }
+        told = [self._told(one, self.images_seen + ahead + at) for at, (one, _) in enumerate(looks)]
+        conditioning = {name: torch.stack([one[name] for one in told]).to(self.device) for name in told[0]}
         drawn = [
             draw(settings, self.schedule, self.images_seen + ahead + at, one.latents[side].numpy())
             for at, (one, side) in enumerate(looks)
@@ -237,6 +245,17 @@ class Trainer:
         if settings.debiased_estimation_loss:
             losses = losses * debiased_weight(kind, alpha, sigma)
         return losses.mean()
+
+    def _told(self, one: Cached, images_seen: int) -> dict[str, Any]:
+        """What the denoiser is told at one look.
+
+        `encode` has cached each caption as it stands. Of its variants there are more than a cache could hold (n! orders of n
+        tags), and which ones a run needs hangs on its seed and on the course of its steps; so what is not the caption itself
+        is encoded here, each text alone, so that its numbers do not hang on who else is in the batch. The last few are
+        remembered: the empty caption comes again and again.
+        """
+        words = caption_of(one.example.caption, self.settings, images_seen)
+        return one.conditioning if words == one.example.caption else self.encode_text(words)
 
     def _precision(self) -> Any:
         import torch

@@ -132,6 +132,24 @@ def test_only_what_changed_is_encoded(tmp_path, tiny_base, counted):
 
 
 @pytest.mark.usefixtures("short_reach")
+def test_prefix_and_suffix_stand_around_each_caption_that_is_encoded(tmp_path, tiny_base, counted):
+    import torch
+    from safetensors.torch import load_file
+
+    settings = SETTINGS.model_copy(update={"caption_prefix": "ab", "caption_suffix": "yz"})
+    pictures, captions = blurred(tmp_path / "blurred", PICTURES), captioned(tmp_path / "captions", TEXTS)
+    encode(pictures, captions, tmp_path / "out", SETTINGS, tiny_base)
+    counted()
+    made = encode(pictures, captions, tmp_path / "out", settings, tiny_base).manifest
+    assert counted() == {"pictures": 0, "texts": 3, "opened": 1}
+    row = made.row("a.jpg#0@close")
+    assert Example.of(row).caption == "ab a photo a yz"
+    encoder = family("sd15").open_texts(tiny_base, "cpu", "float32")
+    wanted = encoder.encode(["ab a photo a yz"])[0]["encoder_hidden_states"]
+    assert torch.equal(load_file(made.path(row, "text"))["encoder_hidden_states"], wanted)
+
+
+@pytest.mark.usefixtures("short_reach")
 def test_a_picture_whose_bucket_fills_no_batch_is_encoded_in_its_neighbour_and_says_so(tmp_path, tiny_base, counted):
     def run(batch_size):
         pictures, captions = blurred(tmp_path / "blurred", PICTURES), captioned(tmp_path / "captions", TEXTS)

@@ -11,6 +11,7 @@ from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import NoiseSchedule, family, weights
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.captions import caption_of
 from lora_pipeline.stages.fit.noise import draw
 from lora_pipeline.stages.fit.order import Look, batches
 from lora_pipeline.stages.fit.trainer import Trainer, read_cached
@@ -271,6 +272,28 @@ def test_what_a_model_has_no_definition_for_is_refused(training_set, tiny_base, 
     monkeypatch.setattr(type(family("sd15")), "noise", lambda *_: NoiseSchedule(kind, (0.5,), (0.5,)))
     with pytest.raises(TrainingError, match=words):
         trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
+
+
+def test_a_look_is_told_the_cached_caption_or_its_variant_encoded(training_set, tiny_base, monkeypatch):
+    settings = SETTINGS.model_copy(update={"shuffle_caption": True, "caption_dropout_rate": 0.5})
+    trainer = trainer_of(training_set, tiny_base, settings)
+    trainer.examples = [replace(one, example=replace(one.example, caption="a, b")) for one in trainer.examples]
+    told = []
+    predict = type(trainer.family).predict
+    monkeypatch.setattr(
+        type(trainer.family),
+        "predict",
+        lambda *given: told.append(given[-1]["encoder_hidden_states"]) or predict(*given),
+    )
+    trainer.images_seen = 30
+    trainer.loss([Look(0, False), Look(2, False)] * 8)
+    encoder = family("sd15").open_texts(tiny_base, "cpu", "float32")
+    words = [caption_of("a, b", settings, 30 + at) for at in range(16)]
+    assert {"", "a, b"} < set(words)
+    for at, text in enumerate(words):
+        cached = trainer.examples[at % 2 * 2].conditioning["encoder_hidden_states"]
+        wanted = cached if text == "a, b" else encoder.encode([text])[0]["encoder_hidden_states"]
+        assert torch.equal(told[0][at], wanted), text
 
 
 def test_a_mirrored_look_learns_from_the_mirrored_latents(training_set, tiny_base):
