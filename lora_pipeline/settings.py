@@ -299,6 +299,18 @@ class FitSettings(Section):
     network_alpha: Annotated[
         float, Field(gt=0, le=1024, description="The LoRA's output is scaled by alpha / dim (0 to 1024).")
     ] = 16.0
+    rank_stabilised: Annotated[
+        bool, Field(description="Whether the LoRA's output is scaled by alpha / sqrt(dim) in place of alpha / dim.")
+    ] = False
+    network_dropout: Annotated[
+        float, Field(ge=0, lt=1, description="Share of the LoRA's input that is zeroed at each look (0 to under 1).")
+    ] = 0.0
+    optimizer_type: Annotated[
+        Literal["AdamW", "AdamW8bit", "Prodigy", "Adafactor", "Lion", "AdamWScheduleFree"],
+        Field(
+            description="Optimiser. Prodigy finds its own rate: set unet_lr to 1. AdamWScheduleFree has no course: after its warm-up the rate is unet_lr."
+        ),
+    ] = "AdamW"
     unet_lr: Annotated[float, Field(gt=0, le=1, description="Learning rate of the denoiser's LoRA (0 to 1).")] = 1e-4
     lr_scheduler: Annotated[
         Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"],
@@ -313,7 +325,7 @@ class FitSettings(Section):
     lr_warmup_steps: Annotated[
         int, Field(ge=0, le=100000, description="Steps over which the learning rate rises from 0 (0 to 100000).")
     ] = 0
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="AdamW's weight decay (0 to 1).")] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="The optimiser's weight decay (0 to 1).")] = 0.01
     max_grad_norm: Annotated[
         float, Field(ge=0, le=1000, description="Gradients are clipped to this norm; 0 is never (0 to 1000).")
     ] = 1.0

@@ -20,6 +20,8 @@ def learning_rate(settings: FitSettings, images_seen: int, total_images: int) ->
         total_images: of the whole run.
     """
     peak = settings.unet_lr
+    if settings.optimizer_type == "AdamWScheduleFree":
+        return peak  # it warms up by itself, and its average stands for the course
     warm_up = settings.lr_warmup_steps * settings.batch_size * settings.gradient_accumulation_steps
     if images_seen < warm_up:
         return peak * images_seen / warm_up

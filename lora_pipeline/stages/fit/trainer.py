@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import Family, NoiseSchedule, PredictionKind
 from lora_pipeline.manifest import Manifest
@@ -25,6 +27,7 @@ from lora_pipeline.stages.fit.loss import (
     target_of,
 )
 from lora_pipeline.stages.fit.noise import draw
+from lora_pipeline.stages.fit.optimizer import optimizer_of
 from lora_pipeline.stages.fit.order import Look, batches, grouped, looks_per_bucket, steps_per_epoch
 from lora_pipeline.stages.fit.reports import StepReport
 from lora_pipeline.stages.fit.schedule import learning_rate
@@ -103,18 +106,18 @@ class Trainer:
         _check_kind(self.schedule.kind, settings)
         self.module: Any = family.open_denoiser(base, "cpu", "float32")
         self.parameters = adapter.inject(
-            self.module, family.lora_targets, settings.network_dim, settings.network_alpha, settings.seed
+            self.module,
+            family.lora_targets,
+            settings.network_dim,
+            adapter.alpha_of(settings),
+            settings.seed,
+            settings.network_dropout,
         )
         self.module.to(device).train()
         if settings.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()
         self.parameters = adapter.parameters(self.module)
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()),
-            lr=settings.unet_lr,
-            weight_decay=settings.weight_decay,
-            fused=device in {"cpu", "cuda"},
-        )
+        self.optimizer = optimizer_of(settings, list(self.parameters.values()), device)
         self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
         self.alphas = torch.tensor(self.schedule.alphas, device=device)
         self.sigmas = torch.tensor(self.schedule.sigmas, device=device)
@@ -228,6 +231,9 @@ class Trainer:
         noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)
         timesteps = torch.tensor([one.timestep for one in drawn], device=self.device)
         alpha, sigma = self.alphas[timesteps], self.sigmas[timesteps]
+        if settings.network_dropout:
+            # dropout draws from torch's own stream: set from the clock, so that a resumed run drops the same
+            torch.manual_seed(int(np.random.default_rng((settings.seed, 3, self.images_seen + ahead)).integers(2**63)))
         with self._precision():
             answer = self.family.predict(
                 self.module, noisy_latents(latents, noise, alpha, sigma), timesteps, conditioning

@@ -53,6 +53,10 @@ def test_the_warm_up_counts_updates():
     assert told == pytest.approx([0, 0.25, 0.5, 0.25])
 
 
+def test_schedule_free_has_no_course():
+    assert rates("cosine", [0, 500, 999], lr_warmup_steps=10, optimizer_type="AdamWScheduleFree") == [0.5] * 3
+
+
 def test_the_course_begins_after_the_warm_up():
     assert rates("cosine", [200, 600, 1000], lr_warmup_steps=100) == pytest.approx([0.5, 0.25, 0])
 

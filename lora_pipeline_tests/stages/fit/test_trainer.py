@@ -296,6 +296,12 @@ def test_a_look_is_told_the_cached_caption_or_its_variant_encoded(training_set, 
         assert torch.equal(told[0][at], wanted), text
 
 
+def test_the_adapter_is_the_settings(training_set, tiny_base):
+    changes = {"network_dropout": 0.25, "rank_stabilised": True}
+    config = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes)).module.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 4, 0.25)  # alpha 2 × √4
+
+
 def test_a_mirrored_look_learns_from_the_mirrored_latents(training_set, tiny_base):
     trainer = trainer_of(training_set, tiny_base)
     assert trainer.mirror
