@@ -1,6 +1,7 @@
 """The step, and everything that is state. Whoever reads the reports saves, draws and shows."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -29,7 +30,7 @@ from lora_pipeline.stages.fit.loss import (
 from lora_pipeline.stages.fit.noise import draw
 from lora_pipeline.stages.fit.optimizer import optimizer_of
 from lora_pipeline.stages.fit.order import Look, batches, grouped, looks_per_bucket, steps_per_epoch
-from lora_pipeline.stages.fit.reports import StepReport
+from lora_pipeline.stages.fit.reports import SMOOTHING, StepReport, smoothed
 from lora_pipeline.stages.fit.schedule import learning_rate
 
 State = dict[str, Any]
@@ -75,6 +76,17 @@ def read_cached(training_set: Manifest) -> list[Cached]:
     return read
 
 
+def _most_memory_mib(device: str) -> float:
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def _check_kind(kind: PredictionKind, settings: FitSettings) -> None:
     """Refuse, before the model is opened, what is not defined for it. As sd-scripts, but with words in place of ignoring."""
     if kind != "flow" and settings.timestep_sampling != "uniform":
@@ -93,7 +105,7 @@ class Trainer:
     """One run: a base model with a LoRA in it, and a clock.
 
     Everything that changes from step to step is in `state()`: the LoRA, the optimizer's moments, the scaler of fp16, and the
-    clock (`step`, `images_seen`). The rest, noise and order included, is a function of the settings and the clock.
+    clock (`step`, `images_seen`), and the losses' running mean. The rest, noise and order included, is a function of the settings and the clock.
     """
 
     def __init__(
@@ -130,6 +142,7 @@ class Trainer:
             self.encode_text = lru_cache(_REMEMBERED_TEXTS)(encode_text)
         self.step = 0
         self.images_seen = 0
+        self.losses = 0.0  # the running sum that `smoothed` reads
         looks = looks_per_bucket([one.example for one in examples])
         self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
         self.images_per_epoch = sum(looks.values())
@@ -145,6 +158,7 @@ class Trainer:
         return {
             "step": self.step,
             "images_seen": self.images_seen,
+            "losses": self.losses,
             "adapter": {name: parameter.detach().cpu().clone() for name, parameter in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -155,7 +169,7 @@ class Trainer:
         adapter.put_back(self.module, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.images_seen = state["step"], state["images_seen"]
+        self.step, self.images_seen, self.losses = state["step"], state["images_seen"], state["losses"]
 
     def steps(self) -> Iterator[StepReport]:
         """Train from the clock's time to the end of the run, a report a step.
@@ -211,7 +225,21 @@ class Trainer:
         self.scaler.update()
         self.step += 1
         self.images_seen += len(names)
-        return StepReport(self.step, epoch, self.images_seen, value, rate, time.monotonic() - began, names)
+        self.losses = SMOOTHING * self.losses + (1 - SMOOTHING) * value
+        seconds = time.monotonic() - began
+        return StepReport(
+            step=self.step,
+            epoch=epoch,
+            images_seen=self.images_seen,
+            loss=value,
+            learning_rate=rate,
+            seconds=seconds,
+            pictures=names,
+            smoothed_loss=smoothed(self.losses, self.step),
+            gradient_norm=norm,
+            images_per_s=len(names) / max(seconds, 1e-9),
+            memory_mib=round(_most_memory_mib(self.device), 1),
+        )
 
     def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:
         """The loss of a batch, a scalar with its graph, at the clock's time and so many images of the same step later."""

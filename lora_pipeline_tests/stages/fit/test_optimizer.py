@@ -82,9 +82,9 @@ def test_an_averaging_optimizer_is_settled_while_its_weights_are_read_and_trains
     def read():
         with settled(optimizer):
             assert optimizer.modes == ["eval"]
-            raise OSError
+            raise OSError("disk full")
 
-    with pytest.raises(OSError, match=""):
+    with pytest.raises(OSError, match="disk full"):
         read()
     assert optimizer.modes == ["eval", "train"]
     with settled(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])):

@@ -58,13 +58,13 @@ def training_set(tmp_path, make_training_set):
 def test_ten_steps_equal_five_a_stop_and_five_more_to_the_bit(training_set, tiny_base, tmp_path, changes):
     settings = SETTINGS.model_copy(update={**changes, "epochs": 5})  # 2 or 3 steps an epoch
     straight = trainer_of(training_set, tiny_base, settings)
-    losses = [report.loss for report in take(straight, 10)]
+    losses = [(report.loss, report.smoothed_loss, report.gradient_norm) for report in take(straight, 10)]
     first = trainer_of(training_set, tiny_base, settings)
-    resumed = [report.loss for report in take(first, 5)]
+    resumed = [(report.loss, report.smoothed_loss, report.gradient_norm) for report in take(first, 5)]
     torch.save(first.state(), tmp_path / "state.pt")
     second = trainer_of(training_set, tiny_base, settings)
     second.resume(torch.load(tmp_path / "state.pt", weights_only=True))
-    resumed += [report.loss for report in take(second, 5)]
+    resumed += [(report.loss, report.smoothed_loss, report.gradient_norm) for report in take(second, 5)]
     assert resumed == losses
     assert same(second.state(), straight.state())
     assert len(set(losses)) == 10
@@ -97,6 +97,19 @@ def test_the_clock_counts_images(training_set, tiny_base):
     )
     assert reports[0].learning_rate == 0
     assert max(report.learning_rate for report in reports) <= SETTINGS.unet_lr
+
+
+def test_a_step_tells_its_live_numbers(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"max_grad_norm": 1e-3}))
+    first, second = take(trainer, 2)
+    assert first.smoothed_loss == pytest.approx(first.loss)
+    # weights 0.98 × 0.02 and 0.02 of the two losses, together 1 − 0.98²
+    assert second.smoothed_loss == pytest.approx((0.0196 * first.loss + 0.02 * second.loss) / 0.0396)
+    assert first.images_per_s == pytest.approx(len(first.pictures) / first.seconds)
+    assert 50 < first.memory_mib <= second.memory_mib
+    assert second.gradient_norm > 1e-3  # before it is clipped
+    clipped = torch.cat([one.grad.flatten() for one in trainer.parameters.values()]).norm()
+    assert float(clipped) == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_only_the_lora_is_trained(training_set, tiny_base):
