@@ -52,7 +52,16 @@ def training_set(tmp_path, make_training_set):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"}, {"gradient_accumulation_steps": 2}],
+    [
+        {},
+        {"gradient_checkpointing": True},
+        {"mixed_precision": "bf16"},
+        {"gradient_accumulation_steps": 2},
+        {"caption_dropout_rate": 0.5},
+        {"network_dropout": 0.3},
+        {"optimizer_type": "AdamW8bit"},
+        {"optimizer_type": "Adafactor"},
+    ],
     ids=str,
 )
 def test_ten_steps_equal_five_a_stop_and_five_more_to_the_bit(training_set, tiny_base, tmp_path, changes):
