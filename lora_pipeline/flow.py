@@ -102,6 +102,7 @@ def encode(work: Work) -> Outcome:
         work.folder("encode"),
         settings.encode,
         settings.base,
+        settings.fit.batch_size,
         work.progress,
     )
 

@@ -17,7 +17,7 @@ from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Row
 from lora_pipeline.settings import BaseSettings, EncodeSettings
-from lora_pipeline.stages.encode.buckets import Size, bucket_of, into_bucket, placed
+from lora_pipeline.stages.encode.buckets import Planned, Size, into_bucket, placed, plan
 from lora_pipeline.stages.encode.visible import hidden_pixels, visible_cells
 from lora_pipeline.store import whole
 
@@ -34,6 +34,7 @@ def encode(
     folder: Path,
     settings: EncodeSettings,
     base: BaseSettings,
+    batch_size: int = 1,
     progress: Progress = silent,
 ) -> Outcome:
     """Bring the training set up to date.
@@ -47,8 +48,9 @@ def encode(
             crop's data.
         captions: rows of `Caption` under the same ids.
         folder: the stage's.
-        settings: size, bucket step, repeats, flip.
+        settings: size, buckets, repeats, flip, words around each caption.
         base: whose autoencoder and text encoder are used.
+        batch_size: that training will use; a bucket with fewer pictures × repeats joins its neighbour.
         progress: told after each picture and each caption.
 
     Returns:
@@ -66,16 +68,23 @@ def encode(
     base_family = family(base.family)
     base_family.check(base)
     encoders = _Encoders(base_family, base)
-    size = [settings.resolution_px, settings.bucket_step_px, settings.flip]
+    keep_area_px = settings.resolution_px**2 if settings.bucket_no_upscale else 0
+    sizes = {row.id: (_pixels(row, "width_px"), _pixels(row, "height_px")) for row in pictures.kept}
+    planned = plan(sizes, settings, batch_size)
     autoencoder = base_family.digest(base, "pictures")
     latents = refresh(
         folder,
         [
-            Item(row.id, [*_digests(row), autoencoder, *size], _Picture(pictures, row, settings))
+            Item(
+                row.id,
+                [*_digests(row), autoencoder, list(bucket or ()), keep_area_px, settings.flip],
+                _Picture(pictures, row, bucket, keep_area_px, settings.flip),
+            )
             for row in pictures.kept
+            for bucket in [planned[row.id].bucket if row.id in planned else None]
         ],
         encoders.encode_picture,
-        settings=None,  # `size` holds those that count here
+        settings=None,  # the bucket stands for those that count here
         code_version=CODE_VERSION,
         name=LATENTS,
         what="encoding pictures",
@@ -85,7 +94,12 @@ def encode(
     text_encoder = base_family.digest(base, "texts")
     texts = refresh(
         folder,
-        [Item(row.id, [str(row.data["text"]), text_encoder], row) for row in captions.kept if row.id in wanted],
+        [
+            Item(row.id, [words, text_encoder], (row.id, words))
+            for row in captions.kept
+            if row.id in wanted
+            for words in [_words(row, settings)]
+        ],
         encoders.encode_text,
         settings=None,
         code_version=CODE_VERSION,
@@ -96,7 +110,7 @@ def encode(
     captioned = {row.id: row for row in captions.rows}
     encoded = {row.id: row for row in texts.manifest.rows}
     joins = [
-        _Join(row, pictures.row(row.id), captioned.get(row.id), encoded.get(row.id), settings.repeats)
+        _Join(row, pictures.row(row.id), captioned.get(row.id), encoded.get(row.id), settings, planned.get(row.id))
         for row in latents.manifest.rows
     ]
     joined = refresh(
@@ -115,7 +129,9 @@ def encode(
 class _Picture:
     pictures: Manifest
     row: Row
-    settings: EncodeSettings
+    bucket: Size | None
+    keep_area_px: int
+    flip: bool
 
 
 @dataclass(frozen=True)
@@ -124,14 +140,16 @@ class _Join:
     picture: Row
     caption: Row | None
     text: Row | None
-    repeats: int
+    settings: EncodeSettings
+    planned: Planned | None
 
     @property
-    def inputs(self) -> list[str]:
+    def inputs(self) -> list[Any]:
         """What the joined row is made of: keys stand for files, states and reasons for what has none."""
         rows = (self.latents, self.caption, self.text)
         told = ["" if row is None else f"{row.key} {row.state} {row.reason}" for row in rows]
-        return [*told, str(self.picture.data.get("photo_digest", ""))]
+        own = None if self.planned is None else self.planned.own
+        return [*told, str(self.picture.data.get("photo_digest", "")), own]
 
 
 @dataclass(frozen=True)
@@ -154,8 +172,11 @@ class _Encoders:
         import torch
         from PIL import ImageOps
 
-        picture = open_upright(job.pictures.path(job.row, "picture"))
-        bucket = bucket_of(*picture.size, job.settings.resolution_px, job.settings.bucket_step_px)
+        picture, bucket = open_upright(job.pictures.path(job.row, "picture")), job.bucket
+        if bucket is None:
+            raise PhotoError(
+                f"it is {picture.width} × {picture.height} pixels, less than a bucket's step, and encode.bucket_no_upscale is on"
+            )
         visible = self._visible(job, picture.size, bucket)
         data: dict[str, Any] = {
             "bucket": bucket,
@@ -168,11 +189,11 @@ class _Encoders:
                 state="dropped",
                 reason="all of it is hidden, or so near to a hidden face that it is kept out of the loss",
             )
-        looks = {"": into_bucket(picture, bucket)}
-        if job.settings.flip:
+        looks = {"": into_bucket(picture, bucket, job.keep_area_px)}
+        if job.flip:
             looks["_mirrored"] = ImageOps.mirror(looks[""])
         encoded = self.pictures.encode(torch.stack([_tensor(look) for look in looks.values()]))
-        tensors: dict[str, Any] = {"framing": torch.tensor(_framing(picture.size, bucket))}
+        tensors: dict[str, Any] = {"framing": torch.tensor(_framing(picture.size, bucket, job.keep_area_px))}
         for number, name in enumerate(looks):
             cells = visible[:, ::-1] if name else visible
             tensors[f"latents{name}"] = encoded[number].contiguous()
@@ -192,12 +213,14 @@ class _Encoders:
                 raise PhotoError(
                     f"its mask is {mask.width} × {mask.height} pixels and the picture {picture_px[0]} × {picture_px[1]}"
                 )
-        return visible_cells(hidden_pixels(mask, bucket), self.pictures.factor_px, self.pictures.reach_px)
+        return visible_cells(
+            hidden_pixels(mask, bucket, job.keep_area_px), self.pictures.factor_px, self.pictures.reach_px
+        )
 
-    def encode_text(self, row: Row, folder: Path) -> Made:
+    def encode_text(self, captioned: tuple[str, str], folder: Path) -> Made:
         """What the denoiser is told of one caption."""
-        text = str(row.data["text"])
-        path = f"{TEXTS}/{_slug(row.id)}.safetensors"
+        id, text = captioned
+        path = f"{TEXTS}/{_slug(id)}.safetensors"
         _write(folder / path, self.texts.encode([text])[0])
         return Made({"cut_tokens": self.texts.cut_tokens(text)}, {"text": path})
 
@@ -213,20 +236,30 @@ def _joined(join: _Join, _: Path) -> Made:
     example = Example(
         photo=str(join.picture.data.get("photo", join.picture.id)),
         bucket=tuple(join.latents.data["bucket"]),  # type: ignore[arg-type]
-        repeats=join.repeats,
-        caption=str(join.caption.data["text"]),
+        repeats=join.settings.repeats,
+        caption=_words(join.caption, join.settings),
         hidden=round(float(join.latents.data["hidden"]), 6),  # type: ignore[arg-type]
         cut_tokens=int(join.text.data["cut_tokens"]),  # type: ignore[arg-type]
         photo_digest=str(join.picture.data.get("photo_digest", "")),
+        own_bucket=None if join.planned is None else join.planned.own,
     )
     return Made(example.data(), {"latents": join.latents.files["latents"].path, "text": join.text.files["text"].path})
 
 
-def _framing(picture_px: Size, bucket: Size) -> list[float]:
+def _framing(picture_px: Size, bucket: Size, keep_area_px: int) -> list[float]:
     """Height and width of the picture, top and left of what is cut out of it, height and width of that; its mirror image has the same,
     since what is cut out is the middle."""
-    _, (left, top, right, bottom) = placed(picture_px, bucket)
+    _, (left, top, right, bottom) = placed(picture_px, bucket, keep_area_px)
     return [float(side) for side in (picture_px[1], picture_px[0], top, left, bottom - top, right - left)]
+
+
+def _words(caption: Row, settings: EncodeSettings) -> str:
+    """A caption between its prefix and suffix, a space between them (`process_caption` of sd-scripts)."""
+    return " ".join(filter(None, (settings.caption_prefix, str(caption.data["text"]), settings.caption_suffix)))
+
+
+def _pixels(row: Row, name: str) -> int:
+    return int(row.data[name])  # type: ignore[arg-type]  # a crop's data
 
 
 def _digests(row: Row) -> list[str]:

@@ -1,12 +1,25 @@
 """The LoRA in the denoiser: put in, read out, put back. The only file of this stage that knows peft."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from lora_pipeline.errors import TrainingError
+from lora_pipeline.settings import FitSettings
 
 
-def inject(module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: int) -> dict[str, Any]:
+def alpha_of(settings: FitSettings) -> float:
+    """The alpha that scales the LoRA by alpha / dim, as every program that loads it will.
+
+    Rank-stabilised (Kalajdzievski 2023, eq. 3) is a scale of alpha / √dim. That is said by an alpha √dim times as great, and not by
+    peft's `use_rslora`, which a file cannot tell to programs that know dim and alpha alone.
+    """
+    return settings.network_alpha * (math.sqrt(settings.network_dim) if settings.rank_stabilised else 1)
+
+
+def inject(
+    module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: int, dropout: float = 0.0
+) -> dict[str, Any]:
     """Put a new LoRA into a denoiser, in place.
 
     Hu et al. 2021, "LoRA": h = W x + (alpha / dim) · B A x, with A random (from the seed) and B zero, so the model is unchanged.
@@ -17,6 +30,7 @@ def inject(module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: 
         dim: rank.
         alpha: numerator of the scale.
         seed: of A.
+        dropout: share of x that is zeroed on its way to A (peft's; sd-scripts zeroes as great a share of A x).
 
     Returns:
         The LoRA's float32 parameters by name: all that is trained.
@@ -27,7 +41,7 @@ def inject(module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: 
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=dim, lora_alpha=alpha, target_modules=list(targets))  # type: ignore[arg-type]  # alpha may be a float
+    config = LoraConfig(r=dim, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))  # type: ignore[arg-type]  # alpha may be a float
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

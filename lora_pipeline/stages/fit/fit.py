@@ -10,6 +10,7 @@ from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, is_planning
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.captions import varies
 from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
@@ -95,11 +96,20 @@ def fit(
 def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str) -> Job:
     # What is learnt, and no more: a photo that was refused, or a prompt that is only drawn, does not void sixteen hours of work.
     learnt = [
-        (row.id, row.data["repeats"], [row.files[role].digest for role in ("latents", "text")])
+        (
+            row.id,
+            row.data["repeats"],
+            row.data.get("loss_weight", 1.0),
+            [row.files[role].digest for role in ("latents", "text")],
+        )
         for row in training_set.kept
     ]
     settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)
-    key = key_of(learnt, settings_told, base.family, family(base.family).digest(base, "denoiser"), CODE_VERSION)
+    base_family = family(base.family)
+    parts = [base_family.digest(base, "denoiser")]
+    if varies(settings):  # then the run encodes words itself, of which the cached embeddings say nothing
+        parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
+    key = key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
     return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)
 
 

@@ -18,7 +18,9 @@ from typing import Any
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import Family, best_device, family
 from lora_pipeline.pictures import save
+from lora_pipeline.stages.fit.adapter import alpha_of
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
+from lora_pipeline.stages.fit.optimizer import settled
 from lora_pipeline.stages.fit.order import looks_per_bucket
 from lora_pipeline.stages.fit.reports import EpochReport, TrainingReport, to_line
 from lora_pipeline.stages.fit.trainer import Trainer, read_cached
@@ -99,7 +101,7 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
     file = f"epoch-{epoch:04d}.safetensors"
     metadata = {
         "ss_network_dim": str(job.settings.network_dim),
-        "ss_network_alpha": str(job.settings.network_alpha),
+        "ss_network_alpha": str(alpha_of(job.settings)),
         "run": job.key,
         "epoch": str(epoch),
         "trained_on": job.trained_on,
@@ -107,9 +109,10 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
         if not Path(job.base.model).exists()
         else Path(job.base.model).name,  # no path of the person's
     }
-    base_family.save_lora(trainer.module, job.run / file, metadata)
     _save_state(job, trainer)
-    sample = sampler.draw(epoch) if job.prompt else ""
+    with settled(trainer.optimizer):
+        base_family.save_lora(trainer.module, job.run / file, metadata)
+        sample = sampler.draw(epoch) if job.prompt else ""
     steps = [step for step in steps_in(job.steps_file) if step.epoch == epoch]
     report = EpochReport(
         epoch=epoch,
