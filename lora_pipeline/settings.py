@@ -302,6 +302,18 @@ class FitSettings(Section):
     network_alpha: Annotated[
         float, Field(gt=0, le=1024, description="The LoRA's output is scaled by alpha / dim (0 to 1024).")
     ] = 16.0
+    network_conv_dim: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1024,
+            description="Rank on a U-Net's convolutions larger than 1x1; its other layers outside the transformers then get network_dim. 0 is none of these (0 to 1024).",
+        ),
+    ] = 0
+    network_conv_alpha: Annotated[
+        float,
+        Field(gt=0, le=1024, description="Alpha of network_conv_dim, as network_alpha of network_dim (0 to 1024)."),
+    ] = 1.0
     rank_stabilised: Annotated[
         bool, Field(description="Whether the LoRA's output is scaled by alpha / sqrt(dim) in place of alpha / dim.")
     ] = False

@@ -92,6 +92,11 @@ class Family(Protocol):
         ...
 
     @property
+    def conv_targets(self) -> tuple[str, ...]:
+        """Endings of the names of the modules that get one too where convolutions are trained; empty: there are none."""
+        ...
+
+    @property
     def half(self) -> Literal["float16", "bfloat16"]:
         """The 16-bit format that the model was made for, and draws in without overflowing."""
         ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import StockFamily
+from lora_pipeline.families.stock import UNET_CONV_TARGETS, StockFamily
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class StableDiffusion15(StockFamily):
     architecture = "stable-diffusion-v1"
     # What kohya-ss/sd-scripts trains by default: every linear layer and 1×1 convolution of the U-Net's transformers.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
+    conv_targets = UNET_CONV_TARGETS
     half: Literal["float16", "bfloat16"] = "float16"
     pipeline_class = "StableDiffusionPipeline"
     denoiser_class = "UNet2DConditionModel"

@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 
 FLOW_STEPS = 1000  # timesteps of every flow here, as in its scheduler's num_train_timesteps
 
+# Every linear layer and convolution within a ResnetBlock2D, a Downsample2D or an Upsample2D of a U-Net:
+# `UNET_TARGET_REPLACE_MODULE_CONV2D_3X3` of kohya-ss/sd-scripts' networks/lora.py.
+UNET_CONV_TARGETS = (
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "time_emb_proj",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+)
+
 
 class StockFamily:
     """What a family does that its stock pipeline's class names and folders determine; see `Family` for what each method promises."""
@@ -29,6 +40,7 @@ class StockFamily:
     name: str
     architecture: str
     lora_targets: tuple[str, ...]
+    conv_targets: tuple[str, ...] = ()
     half: Literal["float16", "bfloat16"] = "bfloat16"
 
     pipeline_class: str  # in diffusers, and in the folder's model_index.json
@@ -149,7 +161,10 @@ class StockFamily:
         return to(denoiser, device, dtype).requires_grad_(False)
 
     def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
-        """See `Family.save_lora`. Rank and alpha stand in diffusers' `lora_adapter_metadata`, from which it scales by alpha / rank."""
+        """See `Family.save_lora`. Rank and alpha stand in diffusers' `lora_adapter_metadata`, from which it scales by alpha / rank.
+
+        Modules that have others than most have them there too, by name.
+        """
         from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
         from peft import get_peft_model_state_dict
 
@@ -159,6 +174,8 @@ class StockFamily:
             f"{prefix}.lora_alpha": config.lora_alpha,
             f"{prefix}.target_modules": sorted(config.target_modules),
         }
+        if config.rank_pattern:
+            adapter |= {f"{prefix}.rank_pattern": config.rank_pattern, f"{prefix}.alpha_pattern": config.alpha_pattern}
         # Names as peft says them (…lora_A.weight). diffusers' own convert_state_dict_to_diffusers renames the attention's alone,
         # and its loader, which judges by the first name, then leaves all of the attention's out with no more than a warning.
         tensors = {f"{prefix}.{name}": tensor.float() for name, tensor in get_peft_model_state_dict(module).items()}

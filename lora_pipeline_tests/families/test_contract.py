@@ -344,6 +344,58 @@ def test_a_saved_lora_draws_the_same_picture_in_the_stock_pipeline(of_family, tm
     assert np.array_equal(drawn(one, pipeline), plain)
 
 
+def shaken(module):
+    """The LoRA in a module, both of its matrices random."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "lora_A" in name or "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return module
+
+
+@pytest.mark.parametrize("changes", [{}, {"rank_stabilised": True}], ids=str)
+def test_convolutions_get_a_rank_and_an_alpha_of_their_own_that_travel_in_the_file(of_family, tmp_path, changes):
+    import numpy as np
+
+    from lora_pipeline.errors import TrainingError
+    from lora_pipeline.settings import FitSettings
+    from lora_pipeline.stages.fit import adapter
+
+    one, base = of_family
+    settings = FitSettings(network_dim=4, network_alpha=2, network_conv_dim=3, network_conv_alpha=7, **changes)
+    if not one.conv_targets:
+        with pytest.raises(TrainingError, match=f"network_conv_dim is for convolutions.*{one.name}"):
+            adapter.targets_of(one, settings)
+        return
+    module = shaken(trainer_of(one, base, **settings.model_dump(exclude_unset=True)).module).eval()
+    root = 2.0, 3**0.5
+    wide, narrow = (7 / 3 * root[1], 2 / 4 * root[0]) if changes else (7 / 3, 2 / 4)
+    reached = {name: layer for name, layer in module.named_modules() if hasattr(layer, "lora_A")}
+    untouched = one.open_denoiser(base, "cpu", "float32")
+    within = ("ResnetBlock2D", "Downsample2D", "Upsample2D", "Transformer2DModel")
+    wanted = {
+        f"{name}.{inner}"
+        for name, block in untouched.named_modules()
+        if type(block).__name__ in within
+        for inner, layer in block.named_modules()
+        if type(layer) in {torch.nn.Linear, torch.nn.Conv2d}
+    }
+    assert set(reached) == wanted  # as sd-scripts, by the blocks' classes
+    for name, layer in reached.items():
+        large = max(getattr(layer.base_layer, "kernel_size", (1,))) > 1
+        assert layer.r["default"] == (3 if large else 4), name
+        assert layer.scaling["default"] == pytest.approx(wide if large else narrow), name
+    assert sum(layer.r["default"] == 3 for layer in reached.values()) > 5
+    in_training = drawn(one, one.pipeline(base, "cpu", "float32", module))
+    one.save_lora(module, tmp_path / "lora.safetensors", {})
+    pipeline = one.pipeline(base, "cpu", "float32")
+    plain = drawn(one, pipeline)
+    pipeline.load_lora_weights(str(tmp_path / "lora.safetensors"))
+    assert np.abs(in_training - drawn(one, pipeline)).max() < 1e-5
+    assert np.abs(in_training - plain).max() > 1e-3
+
+
 def test_validation_pictures_are_drawn_through_it(of_family, tmp_path):
     """As `grade` draws: several prompts at once, a picture from its own seed, guidance and negative prompt in the pipeline's words."""
     from PIL import ImageChops

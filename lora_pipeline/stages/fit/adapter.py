@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lora_pipeline.errors import TrainingError
+from lora_pipeline.families import Family
 from lora_pipeline.settings import FitSettings
 
 
@@ -17,8 +18,30 @@ def alpha_of(settings: FitSettings) -> float:
     return settings.network_alpha * (math.sqrt(settings.network_dim) if settings.rank_stabilised else 1)
 
 
+def conv_alpha_of(settings: FitSettings) -> float:
+    """As `alpha_of`, of the convolutions' LoRA."""
+    return settings.network_conv_alpha * (math.sqrt(settings.network_conv_dim) if settings.rank_stabilised else 1)
+
+
+def targets_of(family: Family, settings: FitSettings) -> tuple[str, ...]:
+    """Endings of the names of the modules that get a LoRA. Raises TrainingError if convolutions are wanted where there are none."""
+    if not settings.network_conv_dim:
+        return family.lora_targets
+    if not family.conv_targets:
+        raise TrainingError(
+            f"fit.network_conv_dim is for convolutions, and the denoiser of {family.name} has none: set it to 0"
+        )
+    return (*family.lora_targets, *family.conv_targets)
+
+
 def inject(
-    module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: int, dropout: float = 0.0
+    module: Any,
+    targets: tuple[str, ...],
+    dim: int,
+    alpha: float,
+    seed: int,
+    dropout: float = 0.0,
+    conv: tuple[int, float] | None = None,
 ) -> dict[str, Any]:
     """Put a new LoRA into a denoiser, in place.
 
@@ -31,6 +54,7 @@ def inject(
         alpha: numerator of the scale.
         seed: of A.
         dropout: share of x that is zeroed on its way to A (peft's; sd-scripts zeroes as great a share of A x).
+        conv: rank and alpha of convolutions larger than 1×1; None: as of all others.
 
     Returns:
         The LoRA's float32 parameters by name: all that is trained.
@@ -41,7 +65,15 @@ def inject(
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=dim, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))  # type: ignore[arg-type]  # alpha may be a float
+    wide = _wide(module, targets) if conv else ()
+    config = LoraConfig(
+        r=dim,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # may be a float
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        rank_pattern=dict.fromkeys(wide, conv[0]) if conv else {},
+        alpha_pattern=dict.fromkeys(wide, conv[1]) if conv else {},  # type: ignore[arg-type]  # as above
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -51,6 +83,15 @@ def inject(
                 f"the base model's denoiser has no module that a LoRA can be put on ({', '.join(targets)}): {error}"
             ) from error
     return parameters(module)
+
+
+def _wide(module: Any, targets: tuple[str, ...]) -> list[str]:
+    """Names of the targets that are convolutions larger than 1×1."""
+    return [
+        name
+        for name, one in module.named_modules()
+        if name.endswith(tuple(f".{target}" for target in targets)) and max(getattr(one, "kernel_size", (1,))) > 1
+    ]
 
 
 def parameters(module: Any) -> dict[str, Any]:

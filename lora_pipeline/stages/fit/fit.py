@@ -10,6 +10,7 @@ from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, is_planning
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.adapter import targets_of
 from lora_pipeline.stages.fit.captions import varies
 from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.order import total_steps
@@ -55,13 +56,14 @@ def fit(
         reused count epochs.
 
     Raises:
-        TrainingError: nothing to train on, a loss that is not finite, no memory, or the training process was killed.
+        TrainingError: nothing to train on, settings that the family cannot follow, a loss that is not finite, no memory, or the training process was killed.
         ModelError: the base model's weights are missing or gated.
     """
     if not training_set.kept:
         raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
     base_family = family(base.family)
     base_family.check(base)
+    targets_of(base_family, settings)
     job = _job(training_set, folder, settings, base, prompt)
     total = total_steps(training_set, settings)
     there = len(epochs_in(job.epochs_file))

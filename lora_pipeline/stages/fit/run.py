@@ -18,7 +18,8 @@ from typing import Any
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import Family, best_device, family
 from lora_pipeline.pictures import save
-from lora_pipeline.stages.fit.adapter import alpha_of
+from lora_pipeline.settings import FitSettings
+from lora_pipeline.stages.fit.adapter import alpha_of, conv_alpha_of
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
 from lora_pipeline.stages.fit.optimizer import settled
 from lora_pipeline.stages.fit.order import looks_per_bucket
@@ -102,6 +103,7 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
     metadata = {
         "ss_network_dim": str(job.settings.network_dim),
         "ss_network_alpha": str(alpha_of(job.settings)),
+        **_network_args(job.settings),
         "run": job.key,
         "epoch": str(epoch),
         "trained_on": job.trained_on,
@@ -126,6 +128,17 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
     )
     _append(job.epochs_file, to_line(report))
     return report
+
+
+def _network_args(settings: FitSettings) -> dict[str, str]:
+    """What kohya's readers look for where convolutions were trained."""
+    if not settings.network_conv_dim:
+        return {}
+    return {
+        "ss_network_args": json.dumps(
+            {"conv_dim": str(settings.network_conv_dim), "conv_alpha": str(conv_alpha_of(settings))}
+        )
+    }
 
 
 def _save_state(job: Job, trainer: Trainer) -> None:

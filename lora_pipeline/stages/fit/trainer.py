@@ -121,11 +121,12 @@ class Trainer:
         self.module: Any = family.open_denoiser(base, "cpu", "float32")
         self.parameters = adapter.inject(
             self.module,
-            family.lora_targets,
+            adapter.targets_of(family, settings),
             settings.network_dim,
             adapter.alpha_of(settings),
             settings.seed,
             settings.network_dropout,
+            (settings.network_conv_dim, adapter.conv_alpha_of(settings)) if settings.network_conv_dim else None,
         )
         self.module.to(device).train()
         if settings.gradient_checkpointing:

@@ -150,14 +150,14 @@ def _write_loras(job: _Job, name: str, folder: Path) -> bool:
             )
             raise PipelineError(f"a weight of epoch {job.checkpoint.epoch}'s LoRA ({key}) {fault}")
     kept = read_metadata(job.lora)
-    rank, alpha = _rank_and_alpha(kept, job.card.settings)
+    rank, alpha, alphas = _rank_and_alphas(kept, job.card.settings)
     words = {**kept, **_words(job, rank, alpha)}
     write_lora(
         folder / f"{name}.safetensors",
         tensors,
         {**words, "modelspec.implementation": "diffusers", "modelspec.hash_sha256": _hash(tensors)},
     )
-    other = renamed(tensors, alpha)
+    other = renamed(tensors, alpha, alphas)
     if other is None:
         return False
     words = {key: word for key, word in words.items() if key != _ADAPTER}
@@ -170,7 +170,8 @@ def _write_loras(job: _Job, name: str, folder: Path) -> bool:
     return True
 
 
-def _rank_and_alpha(metadata: Mapping[str, str], settings: Mapping[str, Any]) -> tuple[int, float]:
+def _rank_and_alphas(metadata: Mapping[str, str], settings: Mapping[str, Any]) -> tuple[int, float, dict[str, float]]:
+    """Rank and alpha of most modules, and the alphas of the others by name."""
     adapter: dict[str, Any] = json.loads(metadata.get(_ADAPTER, "{}"))
     rank = next(
         (value for key, value in adapter.items() if key.endswith(".r") or key == "r"), settings["fit"]["network_dim"]
@@ -178,7 +179,8 @@ def _rank_and_alpha(metadata: Mapping[str, str], settings: Mapping[str, Any]) ->
     alpha = next(
         (value for key, value in adapter.items() if key.endswith("lora_alpha")), settings["fit"]["network_alpha"]
     )
-    return int(rank), float(alpha)
+    alphas: dict[str, float] = next((value for key, value in adapter.items() if key.endswith("alpha_pattern")), {})
+    return int(rank), float(alpha), alphas
 
 
 def _words(job: _Job, rank: int, alpha: float) -> dict[str, str]:

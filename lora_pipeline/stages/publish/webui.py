@@ -15,10 +15,17 @@ _ENDS = {
 }
 
 
-def renamed(tensors: "Mapping[str, Tensor]", alpha: float) -> "dict[str, Tensor] | None":
+def renamed(
+    tensors: "Mapping[str, Tensor]", alpha: float, alphas: Mapping[str, float] | None = None
+) -> "dict[str, Tensor] | None":
     """The tensors by kohya's names, with an `alpha` a module, since those programs scale by alpha / rank read from there.
 
     `unet.mid_block.attentions.0.proj_in.lora_A.weight` becomes `lora_unet_mid_block_attentions_0_proj_in.lora_down.weight`.
+
+    Args:
+        tensors: by diffusers' names.
+        alpha: of most modules.
+        alphas: of the others, by the module's name within the U-Net.
 
     Returns:
         None if a key is not of a U-Net, or not of a plain LoRA: then the names differ from program to program.
@@ -30,7 +37,8 @@ def renamed(tensors: "Mapping[str, Tensor]", alpha: float) -> "dict[str, Tensor]
         end = next((end for end in _ENDS if key.endswith(end)), None)
         if end is None or not key.startswith(_PREFIX):
             return None
-        module = "lora_unet_" + key[len(_PREFIX) : -len(end)].replace(".", "_")
+        name = key[len(_PREFIX) : -len(end)]
+        module = "lora_unet_" + name.replace(".", "_")
         other[f"{module}.{_ENDS[end]}"] = tensor
-        other[f"{module}.alpha"] = torch.tensor(float(alpha))
+        other[f"{module}.alpha"] = torch.tensor(float((alphas or {}).get(name, alpha)))
     return other

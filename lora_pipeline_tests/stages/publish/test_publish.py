@@ -94,6 +94,27 @@ def drawn(pipeline, lora: Path | None) -> np.ndarray:
     return np.asarray(pipeline("a photo of ohwx woman", **how).images[0]).astype(int)
 
 
+def test_convolutions_keep_their_own_alpha_in_both_files(tiny_base, checkpoints, random_lora, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    random_lora(tiny_base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, conv=(3, 7.0))
+    made = publish(
+        judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(precision="fp32"), tiny_base, CARD
+    )
+    row = made.manifest.row("released")
+    other = load_file(made.manifest.path(row, "webui"))
+    alphas = {key: float(alpha) for key, alpha in other.items() if key.endswith(".alpha")}
+    for key, alpha in alphas.items():
+        down = other[key.replace(".alpha", ".lora_down.weight")]
+        wide = down.ndim == 4 and down.shape[-1] == 3
+        assert (alpha, down.shape[0]) == ((7.0, 3) if wide else (2.0, 4)), key
+    assert alphas["lora_unet_mid_block_resnets_0_conv1.alpha"] == 7
+    pipeline = family(tiny_base.family).pipeline(tiny_base, "cpu", "float32")
+    epoch = drawn(pipeline, checkpoints.path(checkpoints.row("0002"), "lora"))
+    for role in ("lora", "webui"):
+        assert np.abs(drawn(pipeline, made.manifest.path(row, role)) - epoch).max() <= 1
+
+
 def test_the_files_headers_say_what_they_are(tiny_base, checkpoints, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
