@@ -150,7 +150,9 @@ def publish(work: Work) -> Outcome:
     """The chosen epoch → `released_lora`."""
     subject = work.subject
     photos = {row.id: Photo.of(row).digest for row in work.made("collect").kept}
-    used = {str(row.data["photo"]) for row in work.made("encode").kept}
+    training_set = fitting.without_held_out(work.made("encode"), work.settings.fit)
+    used = {str(row.data["photo"]) for row in training_set.kept}
+    aside = len(fitting.held_out(training_set).kept)
     card = publishing.CardFacts(
         name=subject.name,
         kind=subject.kind,
@@ -159,7 +161,8 @@ def publish(work: Work) -> Outcome:
         consent=None if subject.consent is None else subject.consent.model_dump(mode="json"),
         settings=work.settings.model_dump(mode="json"),
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
-        counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"},
+        counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
+        | ({"pictures kept aside": aside} if aside else {}),
     )
     return publishing.publish(
         work.made("scores"),

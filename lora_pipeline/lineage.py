@@ -87,6 +87,7 @@ class Lineage:
         trained_on: digest of the training set's manifest as it was.
         lora: the checkpoint's file; None for the base model.
         photos: in order of id.
+        aside: ids of the photos that were kept aside for the held-out loss: no checkpoint of the run is made of them.
     """
 
     subject: str
@@ -96,6 +97,7 @@ class Lineage:
     trained_on: str
     lora: Path | None
     photos: tuple[TrainedPhoto, ...]
+    aside: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """In words, for a terminal."""
@@ -114,6 +116,8 @@ class Lineage:
                 faces = f", {_many(picture.hidden_faces, 'face')} hidden" if picture.hidden_faces else ""
                 share = f", {picture.hidden:.0%} kept out of the loss" if picture.hidden else ""
                 told.append(f"  {picture.framing}, seen {picture.repeats}× an epoch{faces}{share}: {picture.caption}")
+        if self.aside:
+            told += ["", f"kept aside for the held-out loss, and not trained on: {', '.join(self.aside)}"]
         return told
 
 
@@ -150,6 +154,7 @@ class Descent:
         checkpoints: of all runs that are kept.
         grid: validation pictures drawn by those checkpoints.
         released: files released from those checkpoints.
+        aside: keys of the runs in which it was kept aside for the held-out loss.
     """
 
     subject: str
@@ -163,6 +168,7 @@ class Descent:
     checkpoints: tuple[Made, ...]
     grid: tuple[Path, ...]
     released: tuple[Path, ...]
+    aside: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """In words, for a terminal."""
@@ -172,6 +178,7 @@ class Descent:
         else:
             told.append(f"is in the training set as {', '.join(self.pictures)}")
         told += [f"  not as {id}: {reason}" for id, reason in self.left_out]
+        told += [f"kept aside for the held-out loss in run {run[:16]}, which did not train on it" for run in self.aside]
         if not self.checkpoints:
             return [*told, "no checkpoint, validation picture or released file is made of it"]
         for run in dict.fromkeys(made.run for made in self.checkpoints):
@@ -204,6 +211,7 @@ class _Run:
     checkpoints: tuple[_Checkpoint, ...]
     samples: tuple[tuple[Path, int], ...]  # sample pictures and their epochs
     current: bool
+    aside: frozenset[str] = frozenset()  # photos that were in its training set and trained nothing
 
     def epoch(self, epoch: int) -> _Checkpoint | None:
         return next((one for one in self.checkpoints if one.epoch == epoch), None)
@@ -325,6 +333,7 @@ def _runs(fit: Manifest) -> Iterable[_Run]:
         ]
         trained_on = Checkpoint.of(now[key]).trained_on if key in now else str(job.get("trained_on", ""))
         examples = Manifest(folder, read(folder, "trained_on").rows)
+        aside = frozenset(Example.of(row).photo for row in examples.rows if row.data.get("held_out"))
         runs.append(
             _Run(
                 key,
@@ -334,6 +343,7 @@ def _runs(fit: Manifest) -> Iterable[_Run]:
                 tuple(standing or checkpoints),
                 tuple(samples),
                 key in now,
+                aside,
             )
         )
     return sorted(runs, key=lambda run: not run.current)
@@ -498,7 +508,7 @@ def _lineage(left: _Left, asked: str, run: _Run | None, one: _Checkpoint | None)
     for row in run.examples:
         of.setdefault(Example.of(row).photo, []).append(row)
     photos = tuple(_trained_photo(left, id, of[id]) for id in sorted(of))
-    return Lineage(left.subject, asked, one.epoch, run.key, run.trained_on, one.path, photos)
+    return Lineage(left.subject, asked, one.epoch, run.key, run.trained_on, one.path, photos, tuple(sorted(run.aside)))
 
 
 def _trained_photo(left: _Left, id: str, rows: Sequence[Row]) -> TrainedPhoto:
@@ -562,6 +572,7 @@ def _descent(left: _Left, id: str) -> Descent:
             for role in ("lora", "webui")
             if role in row.files
         ),
+        aside=tuple(run.key for run in left.runs if id in run.aside),
     )
 
 

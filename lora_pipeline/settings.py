@@ -298,6 +298,18 @@ class FitSettings(Section):
     gradient_accumulation_steps: Annotated[
         int, Field(ge=1, le=1000, description="Batches whose gradients are summed up before an update (1 to 1000).")
     ] = 1
+    held_out_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.5,
+            description="Share of the photos that train nothing, so that each epoch's loss on them can be told; 0 is none (0 to 0.5).",
+        ),
+    ] = 0.0
+    network_type: Annotated[
+        Literal["lora", "dora"],
+        Field(description="dora also learns how long each output's weights are; only diffusers draws it as trained."),
+    ] = "lora"
     network_dim: Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA (1 to 1024).")] = 32
     network_alpha: Annotated[
         float, Field(gt=0, le=1024, description="The LoRA's output is scaled by alpha / dim (0 to 1024).")

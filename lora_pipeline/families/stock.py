@@ -176,6 +176,8 @@ class StockFamily:
         }
         if config.rank_pattern:
             adapter |= {f"{prefix}.rank_pattern": config.rank_pattern, f"{prefix}.alpha_pattern": config.alpha_pattern}
+        if config.use_dora:
+            adapter[f"{prefix}.use_dora"] = True
         # Names as peft says them (…lora_A.weight). diffusers' own convert_state_dict_to_diffusers renames the attention's alone,
         # and its loader, which judges by the first name, then leaves all of the attention's out with no more than a warning.
         tensors = {f"{prefix}.{name}": tensor.float() for name, tensor in get_peft_model_state_dict(module).items()}

@@ -396,6 +396,28 @@ def test_convolutions_get_a_rank_and_an_alpha_of_their_own_that_travel_in_the_fi
     assert np.abs(in_training - plain).max() > 1e-3
 
 
+def test_a_dora_is_drawn_by_the_stock_pipeline_as_it_was_trained(of_family, tmp_path):
+    import numpy as np
+
+    one, base = of_family
+    changes = {"network_type": "dora", "network_dim": 4, "network_alpha": 3.0}
+    if one.conv_targets:
+        changes |= {"network_conv_dim": 2, "network_conv_alpha": 1.0}
+    trainer = trainer_of(one, base, **changes)
+    before = {name: value.detach().clone() for name, value in trainer.parameters.items() if "magnitude" in name}
+    next(trainer.steps())
+    assert before
+    assert any(not torch.equal(before[name], trainer.parameters[name]) for name in before)  # it is learnt
+    module = shaken(trainer.module).eval()
+    in_training = drawn(one, one.pipeline(base, "cpu", "float32", module))
+    one.save_lora(module, tmp_path / "lora.safetensors", {})
+    pipeline = one.pipeline(base, "cpu", "float32")
+    plain = drawn(one, pipeline)
+    pipeline.load_lora_weights(str(tmp_path / "lora.safetensors"))
+    assert np.abs(in_training - drawn(one, pipeline)).max() < 1e-5
+    assert np.abs(in_training - plain).max() > 1e-3
+
+
 def test_validation_pictures_are_drawn_through_it(of_family, tmp_path):
     """As `grade` draws: several prompts at once, a picture from its own seed, guidance and negative prompt in the pipeline's words."""
     from PIL import ImageChops

@@ -14,7 +14,9 @@ RandomLora = Callable[..., Path]
 def random_lora() -> RandomLora:
     """Write a LoRA of random weights, strong enough to be seen: rank 4, alpha 2 (`conv`: of convolutions), as `fit` would save it."""
 
-    def make(base: BaseSettings, path: Path, seed: int, conv: tuple[int, float] | None = None) -> Path:
+    def make(
+        base: BaseSettings, path: Path, seed: int, conv: tuple[int, float] | None = None, dora: bool = False
+    ) -> Path:
         import torch
 
         from lora_pipeline.families import family
@@ -22,7 +24,7 @@ def random_lora() -> RandomLora:
 
         plug = family(base.family)
         unet = plug.open_denoiser(base, "cpu", "float32")
-        inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv)
+        inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv, dora=dora)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for name, parameter in unet.named_parameters():

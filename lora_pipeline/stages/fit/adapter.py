@@ -42,6 +42,7 @@ def inject(
     seed: int,
     dropout: float = 0.0,
     conv: tuple[int, float] | None = None,
+    dora: bool = False,
 ) -> dict[str, Any]:
     """Put a new LoRA into a denoiser, in place.
 
@@ -55,6 +56,8 @@ def inject(
         seed: of A.
         dropout: share of x that is zeroed on its way to A (peft's; sd-scripts zeroes as great a share of A x).
         conv: rank and alpha of convolutions larger than 1×1; None: as of all others.
+        dora: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", eq. 5: W' = m · (W + ΔW) / ‖W + ΔW‖ with ΔW the LoRA, the
+            norm over what each output reads, and m, which begins as ‖W‖, learnt too.
 
     Returns:
         The LoRA's float32 parameters by name: all that is trained.
@@ -72,6 +75,7 @@ def inject(
         lora_dropout=dropout,
         target_modules=list(targets),
         rank_pattern=dict.fromkeys(wide, conv[0]) if conv else {},
+        use_dora=dora,
         alpha_pattern=dict.fromkeys(wide, conv[1]) if conv else {},  # type: ignore[arg-type]  # as above
     )
     with torch.random.fork_rng(devices=[]):

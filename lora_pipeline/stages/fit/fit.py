@@ -12,6 +12,7 @@ from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit.adapter import targets_of
 from lora_pipeline.stages.fit.captions import varies
+from lora_pipeline.stages.fit.held_out import without_held_out
 from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
@@ -20,7 +21,8 @@ from lora_pipeline.stages.fit.reports import EpochReport, StepReport
 
 CODE_VERSION = "1"
 OnEpoch = Callable[[Row, EpochReport], object]
-_NOT_LEARNT = {"state_every_steps", "sample_prompt"}  # settings that change no weight
+# Settings that change no weight, held_out_share but by the photos that it leaves out.
+_NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share"}
 
 
 def to_nobody(row: Row, report: EpochReport) -> None:
@@ -39,7 +41,7 @@ def fit(
     """Reuse the finished run of this training set, these settings and this base; else continue or begin it, in a process of its own.
 
     Runs lie in `folder/runs/<first 16 digits of the key>/`: `epoch-0001.safetensors` …, `samples/epoch-0001.png` …, `steps.jsonl`,
-    `epochs.jsonl`, `loss.png`, `job.json`, `trained_on.parquet` (which photos), and until it is finished `state/`. Runs of other keys
+    `epochs.jsonl`, `loss.png`, `job.json`, `trained_on.parquet` (which photos, and which were kept aside), and until it is finished `state/`. Runs of other keys
     are left alone.
 
     Args:
@@ -64,8 +66,9 @@ def fit(
     base_family = family(base.family)
     base_family.check(base)
     targets_of(base_family, settings)
-    job = _job(training_set, folder, settings, base, prompt)
     total = total_steps(training_set, settings)
+    training_set = without_held_out(training_set, settings)
+    job = _job(training_set, folder, settings, base, prompt)
     there = len(epochs_in(job.epochs_file))
     seconds = 0.0
     if there < settings.epochs and is_planning():

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from lora_pipeline.families import NoiseSchedule
 from lora_pipeline.settings import FitSettings
 
+HELD_OUT_TIMESTEPS = 4
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -41,6 +43,24 @@ def draw(settings: FitSettings, schedule: NoiseSchedule, images_seen: int, laten
         offset = rng.standard_normal((latents.shape[0], 1, 1), dtype=np.float32)
         noise += _offset_strength(settings, rng.random(), latents) * offset
     return Draw(timestep, noise)
+
+
+def held_out_draws(schedule: NoiseSchedule, picture: int, latents: NDArray[np.float32]) -> list[Draw]:
+    """What a picture that is kept aside is always asked: an even grid of timesteps, each with its noise.
+
+    No setting moves them, so epochs compare, and runs of other seeds too.
+
+    Args:
+        schedule: whose timesteps.
+        picture: its number among those kept aside.
+        latents: of the picture, C×h×w.
+    """
+    draws: list[Draw] = []
+    for at in range(HELD_OUT_TIMESTEPS):
+        timestep = int((at + 0.5) / HELD_OUT_TIMESTEPS * len(schedule.sigmas))
+        rng = np.random.default_rng((0, 4, picture, at))  # places 0 to 3 of a stream are training's
+        draws.append(Draw(timestep, rng.standard_normal(latents.shape, dtype=np.float32)))
+    return draws
 
 
 def timestep_of(share: float, settings: FitSettings, schedule: NoiseSchedule) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import FitSettings
+from lora_pipeline.stages.fit.held_out import without_held_out
 
 Size = tuple[int, int]
 
@@ -51,7 +52,7 @@ def looks_per_bucket(examples: Sequence[Example]) -> Counter[Size]:
 
 def total_steps(training_set: Manifest, settings: FitSettings) -> int:
     """Steps of a whole run, for a forecast."""
-    examples = [Example.of(row) for row in training_set.kept]
+    examples = [Example.of(row) for row in without_held_out(training_set, settings).kept]
     looks = looks_per_bucket(examples)
     return settings.epochs * steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
 

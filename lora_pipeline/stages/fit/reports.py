@@ -57,6 +57,8 @@ class EpochReport:
         learning_rate: at its last step.
         seconds_per_step: mean of the epoch's steps.
         images_seen: since the start of the run.
+        held_out_loss: mean on the photos kept aside, weighted as training's; None if there are none.
+        base_held_out_loss: the same before the first step.
     """
 
     epoch: int
@@ -67,6 +69,8 @@ class EpochReport:
     learning_rate: float
     seconds_per_step: float
     images_seen: int
+    held_out_loss: float | None = None
+    base_held_out_loss: float | None = None
 
 
 TrainingReport = StepReport | EpochReport

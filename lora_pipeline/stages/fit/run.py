@@ -47,8 +47,11 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
     _repeatable(device)
     base_family = family(job.base.family)
     examples = read_cached(job.examples)
-    trainer = Trainer(examples, base_family, job.base, job.settings, device)
+    held_out = read_cached(job.held_out) if job.held_out.kept else []
+    trainer = Trainer(examples, base_family, job.base, job.settings, device, held_out)
     epochs = _continue(trainer, job)
+    if trainer.step == 0:
+        trainer.base_held_out_loss = trainer.held_out_loss()
     sampler = _Sampler(job, base_family, trainer, device)
     if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
         yield _finish_epoch(job, base_family, trainer, sampler)
@@ -115,6 +118,7 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
     with settled(trainer.optimizer):
         base_family.save_lora(trainer.module, job.run / file, metadata)
         sample = sampler.draw(epoch) if job.prompt else ""
+        held_out_loss = trainer.held_out_loss()
     steps = [step for step in steps_in(job.steps_file) if step.epoch == epoch]
     report = EpochReport(
         epoch=epoch,
@@ -125,6 +129,8 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
         learning_rate=steps[-1].learning_rate,
         seconds_per_step=sum(step.seconds for step in steps) / len(steps),
         images_seen=trainer.images_seen,
+        held_out_loss=held_out_loss,
+        base_held_out_loss=trainer.base_held_out_loss,
     )
     _append(job.epochs_file, to_line(report))
     return report

@@ -27,7 +27,7 @@ from lora_pipeline.stages.fit.loss import (
     sample_losses,
     target_of,
 )
-from lora_pipeline.stages.fit.noise import draw
+from lora_pipeline.stages.fit.noise import Draw, draw, held_out_draws
 from lora_pipeline.stages.fit.optimizer import optimizer_of
 from lora_pipeline.stages.fit.order import Look, batches, grouped, looks_per_bucket, steps_per_epoch
 from lora_pipeline.stages.fit.reports import SMOOTHING, StepReport, smoothed
@@ -107,13 +107,22 @@ class Trainer:
     """One run: a base model with a LoRA in it, and a clock.
 
     Everything that changes from step to step is in `state()`: the LoRA, the optimizer's moments, the scaler of fp16, and the
-    clock (`step`, `images_seen`), and the losses' running mean. The rest, noise and order included, is a function of the settings and the clock.
+    clock (`step`, `images_seen`), the losses' running mean, and the base's held-out loss. The rest, noise and order included, is a function of the settings and the clock.
     """
 
     def __init__(
-        self, examples: Sequence[Cached], family: Family, base: BaseSettings, settings: FitSettings, device: str
+        self,
+        examples: Sequence[Cached],
+        family: Family,
+        base: BaseSettings,
+        settings: FitSettings,
+        device: str,
+        held_out: Sequence[Cached] = (),
     ) -> None:
         import torch
+
+        self.held_out = held_out
+        self.base_held_out_loss: float | None = None
 
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
         self.schedule: NoiseSchedule = family.noise(base)
@@ -127,6 +136,7 @@ class Trainer:
             settings.seed,
             settings.network_dropout,
             (settings.network_conv_dim, adapter.conv_alpha_of(settings)) if settings.network_conv_dim else None,
+            dora=settings.network_type == "dora",
         )
         self.module.to(device).train()
         if settings.gradient_checkpointing:
@@ -162,6 +172,7 @@ class Trainer:
             "step": self.step,
             "images_seen": self.images_seen,
             "losses": self.losses,
+            "base_held_out_loss": self.base_held_out_loss,
             "adapter": {name: parameter.detach().cpu().clone() for name, parameter in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -173,6 +184,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.images_seen, self.losses = state["step"], state["images_seen"], state["losses"]
+        self.base_held_out_loss = state["base_held_out_loss"]
 
     def steps(self) -> Iterator[StepReport]:
         """Train from the clock's time to the end of the run, a report a step.
@@ -246,25 +258,53 @@ class Trainer:
 
     def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:
         """The loss of a batch, a scalar with its graph, at the clock's time and so many images of the same step later."""
+        looks = [(self.examples[look.picture], int(look.mirrored)) for look in batch]
+        told = [self._told(one, self.images_seen + ahead + at) for at, (one, _) in enumerate(looks)]
+        drawn = [
+            draw(self.settings, self.schedule, self.images_seen + ahead + at, one.latents[side].numpy())
+            for at, (one, side) in enumerate(looks)
+        ]
+        if self.settings.network_dropout:
+            import torch
+
+            # dropout draws from torch's own stream: set from the clock, so that a resumed run drops the same
+            clock = (self.settings.seed, 3, self.images_seen + ahead)
+            torch.manual_seed(int(np.random.default_rng(clock).integers(2**63)))
+        return self._loss(looks, told, drawn)
+
+    def held_out_loss(self) -> float | None:
+        """Mean loss over the pictures kept aside, weighted as it is learnt from, or None if there are none.
+
+        Always the same noise, the same timesteps and the whole captions, without dropout; one at a time, so that memory that
+        trains suffices. It leaves no trace in what training does next.
+        """
         import torch
 
-        settings, looks = self.settings, [(self.examples[look.picture], int(look.mirrored)) for look in batch]
+        if not self.held_out:
+            return None
+        self.module.eval()
+        with torch.no_grad():
+            losses = [
+                float(self._loss([(one, 0)], [one.conditioning], [drawn]))
+                for number, one in enumerate(self.held_out)
+                for drawn in held_out_draws(self.schedule, number, one.latents[0].numpy())
+            ]
+        self.module.train()
+        return sum(losses) / len(losses)
+
+    def _loss(self, looks: Sequence[tuple[Cached, int]], told: Sequence[dict[str, Any]], drawn: Sequence[Draw]) -> Any:
+        """The loss of pictures, each from one side, with what the denoiser is told of them and what is drawn for them."""
+        import torch
+
+        settings = self.settings
         latents = torch.stack([one.latents[side] for one, side in looks]).to(self.device)
         visible = torch.stack([one.visible[side] for one, side in looks]).to(self.device)
         if not settings.masked_loss:
             visible = torch.ones_like(visible)
-        told = [self._told(one, self.images_seen + ahead + at) for at, (one, _) in enumerate(looks)]
         conditioning = {name: torch.stack([one[name] for one in told]).to(self.device) for name in told[0]}
-        drawn = [
-            draw(settings, self.schedule, self.images_seen + ahead + at, one.latents[side].numpy())
-            for at, (one, side) in enumerate(looks)
-        ]
         noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)
         timesteps = torch.tensor([one.timestep for one in drawn], device=self.device)
         alpha, sigma = self.alphas[timesteps], self.sigmas[timesteps]
-        if settings.network_dropout:
-            # dropout draws from torch's own stream: set from the clock, so that a resumed run drops the same
-            torch.manual_seed(int(np.random.default_rng((settings.seed, 3, self.images_seen + ahead)).integers(2**63)))
         with self._precision():
             answer = self.family.predict(
                 self.module, noisy_latents(latents, noise, alpha, sigma), timesteps, conditioning

@@ -147,6 +147,8 @@ def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str]) -> str:
     other = (
         f"\nOther programs (ComfyUI, AUTOMATIC1111, Forge) load `{files['webui']}`: the same numbers by the names that they know.\n"
         if "webui" in files
+        else "\nThere is no file for other programs (ComfyUI, AUTOMATIC1111, Forge): this LoRA is a DoRA, which they draw otherwise than it was trained.\n"
+        if card.settings["fit"].get("network_type") == "dora"
         else ""
     )
     return f"""## Use

@@ -28,7 +28,9 @@ def renamed(
         alphas: of the others, by the module's name within the U-Net.
 
     Returns:
-        None if a key is not of a U-Net, or not of a plain LoRA: then the names differ from program to program.
+        None if a key is not of a U-Net, or not of a plain LoRA: then the names differ from program to program. Of DoRA they would not
+        (`dora_scale`), but the numbers do: ComfyUI and Forge divide by the norm of W where DoRA has that of W + ΔW (`weight_decompose`
+        in ComfyUI's comfy/weight_adapter/base.py, where the scale is per output), and sd-scripts knows none.
     """
     import torch
 

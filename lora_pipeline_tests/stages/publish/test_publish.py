@@ -115,6 +115,23 @@ def test_convolutions_keep_their_own_alpha_in_both_files(tiny_base, checkpoints,
         assert np.abs(drawn(pipeline, made.manifest.path(row, role)) - epoch).max() <= 1
 
 
+def test_a_dora_has_no_file_for_other_programs_and_the_card_says_why(
+    tiny_base, checkpoints, random_lora, tmp_path: Path
+) -> None:
+    random_lora(tiny_base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, dora=True)
+    settings = SETTINGS.changed({"fit": {"network_type": "dora"}}, "test").model_dump(mode="json")
+    card = replace(CARD, settings=settings)
+    made = publish(
+        judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(precision="fp32"), tiny_base, card
+    )
+    row = made.manifest.row("released")
+    assert set(row.files) == {"lora", "card", "lineage"}
+    assert "this LoRA is a DoRA" in made.manifest.path(row, "card").read_text()
+    pipeline = family(tiny_base.family).pipeline(tiny_base, "cpu", "float32")
+    epoch = drawn(pipeline, checkpoints.path(checkpoints.row("0002"), "lora"))
+    assert np.abs(drawn(pipeline, made.manifest.path(row, "lora")) - epoch).max() <= 1
+
+
 def test_the_files_headers_say_what_they_are(tiny_base, checkpoints, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
