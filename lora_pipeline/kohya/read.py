@@ -21,6 +21,7 @@ from lora_pipeline.kohya.rules import (
     KNOWN,
     READ_FIRST,
     RULES,
+    SECRET,
     TRAINING_DEFAULTS,
     WEIGHT_DECAYS,
     Context,
@@ -163,6 +164,8 @@ def _rows(entries: Sequence[Entry], context: Context, base: Mapping[str, Row]) -
             yield Row(key, entry.value, "not yet", "regularisation pictures (prior preservation)")
         elif entry.key in base:
             yield replace(base[entry.key], key=key, given=entry.value)
+        elif entry.key == "image_dir" and len(_folders(entries)) > 1:
+            yield Row(key, entry.value, "by hand", "a subject has one folder of photos: choose it with --photos")
         elif entry.key in READ_FIRST:
             yield Row(key, entry.value, "as here", READ_FIRST[entry.key])
         elif rule is None:
@@ -173,7 +176,9 @@ def _rows(entries: Sequence[Entry], context: Context, base: Mapping[str, Row]) -
             yield _outdone(key, entry, entries, context)
         else:
             verdict = rule(entry.value, context)
-            yield Row(key, entry.value, verdict.fate, verdict.words, verdict.sets)
+            yield Row(
+                key, "(not shown)" if entry.key in SECRET else entry.value, verdict.fate, verdict.words, verdict.sets
+            )
 
 
 def _outdone(key: str, entry: Entry, entries: Sequence[Entry], context: Context) -> Row:
@@ -212,6 +217,8 @@ def _unsaid(context: Context, what: str) -> Iterator[Row]:
         defaults |= BUCKET_DEFAULTS
     if context.flow:
         defaults |= FLOW_DEFAULTS
+    if "lr_warmup" in values:
+        del defaults["lr_warmup_steps"]
     if "unet_lr" in values:
         del defaults["learning_rate"]
     if not off(values.get("max_train_epochs")) or not off(values.get("epoch")):
@@ -274,8 +281,12 @@ def _other(family: str, own: str, name: str) -> dict[str, Row]:
 
 
 def _subject(entries: Sequence[Entry]) -> tuple[Path | None, str, str]:
-    folders = {str(entry.value) for entry in entries if entry.key == "image_dir" and entry.level >= 0}
+    folders = _folders(entries)
     tokens = [str(entry.value) for entry in entries if entry.key == "class_tokens" and entry.level >= 0]
     trigger, class_word = trigger_and_class(tokens[0]) if tokens else ("", "")
     word = next((str(entry.value) for entry in entries if entry.key == "triggerWord"), "")
-    return Path(folders.pop()) if len(folders) == 1 else None, word or trigger, class_word
+    return Path(folders.pop()).absolute() if len(folders) == 1 else None, word or trigger, class_word
+
+
+def _folders(entries: Sequence[Entry]) -> set[str]:
+    return {str(entry.value) for entry in entries if entry.key == "image_dir" and entry.level >= 0}

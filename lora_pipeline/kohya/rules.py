@@ -303,10 +303,10 @@ def optimizer_args(value: Any, context: Context) -> Verdict:
     given = arguments(value)
     decay = given.pop("weight_decay", None)
     other = [f"{key}={one}" for key, one in given.items() if key not in known or known[key] != one]
-    words = f"not trained here yet: {', '.join(other)}" if other else ""
-    if decay is not None:
-        return sets(words, fit__weight_decay=decay)
-    return Verdict("not yet", words.removeprefix("not trained here yet: ")) if other else Verdict("as here")
+    verdict = Verdict("as here") if decay is None else sets(fit__weight_decay=decay)
+    if not other:
+        return verdict
+    return Verdict("not yet", "; ".join(part for part in (", ".join(other), verdict.words) if part), verdict.sets)
 
 
 def network_args(value: Any, _: Context) -> Verdict:
@@ -329,9 +329,19 @@ NETWORK_MODULES = {"networks.lora", "networks.lora_flux", "networks.lora_sd3"}
 
 def lora_type(value: Any, _: Context) -> Verdict:
     """civitai: lora; the GUI: Standard, Flux1."""
-    if str(value).lower() in {"lora", "standard", "flux1", "sd3"}:
+    if str(value).lower() in PLAIN_LORA:
         return Verdict("as here", "LoRA")
     return Verdict("not yet", f"{value}; a plain LoRA is trained")
+
+
+PLAIN_LORA = {"lora", "standard", "flux1", "sd3"}
+
+
+def conv_dim(value: Any, context: Context) -> Verdict:
+    """The GUI writes one for every type, and hands it on for LoCon and its like."""
+    if off(value) or str(context.values.get("lora_type", "")).lower() in PLAIN_LORA:
+        return Verdict("no matter", "a plain LoRA has no convolutions")
+    return Verdict("not yet", "a LoRA on convolutions (conv dim)")
 
 
 def engine(value: Any, _: Context) -> Verdict:
@@ -379,24 +389,23 @@ _ASKED = no_matter("the base model's own scheduler is asked")
 
 _FILE_KEYS = (
     "save_every_n_epochs", "save_every_n_steps", "save_n_epoch_ratio", "save_last_n_epochs", "save_last_n_steps",
-    "save_last_n_epochs_state", "save_last_n_steps_state", "save_state", "save_state_on_train_end", "resume",
+    "save_last_n_epochs_state", "save_last_n_steps_state", "save_state", "save_state_on_train_end",
     "save_model_as", "use_safetensors",
 )  # fmt: skip
 _PLACE_KEYS = (
     "output_dir", "output_name", "logging_dir", "log_with", "log_prefix", "log_tracker_name", "log_tracker_config",
     "log_config", "wandb_run_name", "wandb_api_key", "training_comment", "no_metadata", "config_file", "model_list",
     "output_config", "huggingface_repo_id", "huggingface_repo_type", "huggingface_path_in_repo", "huggingface_token",
-    "huggingface_repo_visibility", "save_state_to_huggingface", "resume_from_huggingface", "async_upload",
-    "tokenizer_cache_dir", "debug_dataset", "loss_logging", "metadata_title", "metadata_author", "metadata_description",
-    "metadata_license", "metadata_tags", "console_log_level", "console_log_file", "console_log_simple", "log_tensorboard",
-    "name", "folder",
+    "huggingface_repo_visibility", "save_state_to_huggingface", "async_upload",
+    "tokenizer_cache_dir", "debug_dataset", "metadata_title", "metadata_author", "metadata_description",
+    "metadata_license", "metadata_tags", "console_log_level", "console_log_file", "console_log_simple",
 )  # fmt: skip
 _SPEED_KEYS = (
     "xformers", "sdpa", "mem_eff_attn", "torch_compile", "dynamo_backend", "dynamo_mode", "dynamo_use_fullgraph",
     "dynamo_use_dynamic", "max_data_loader_n_workers", "persistent_data_loader_workers", "lowram", "highvram",
     "vae_batch_size", "ddp_timeout", "ddp_gradient_as_bucket_view", "ddp_static_graph", "gpu_ids", "multi_gpu",
     "num_cpu_threads_per_process", "num_machines", "num_processes", "main_process_port", "disable_mmap_load_safetensors",
-    "extra_accelerate_launch_args", "deepspeed", "zero_stage", "max_workers",
+    "extra_accelerate_launch_args", "deepspeed", "zero_stage",
 )  # fmt: skip
 _CACHE_KEYS = (
     "cache_latents", "cache_latents_to_disk", "skip_cache_check", "cache_text_encoder_outputs", "cache_info",
@@ -425,7 +434,10 @@ RULES: dict[str, Rule] = {
     "network_module": network_module,
     "network_dim": to("fit__network_dim"),
     "network_alpha": to("fit__network_alpha"),
-    "network_dropout": to("fit__network_dropout", "peft drops the input, sd-scripts what comes after the first matrix"),
+    "network_dropout": lambda value, _: sets(
+        "" if off(value) else "peft drops the input, sd-scripts what comes after the first matrix",
+        fit__network_dropout=value,
+    ),
     "network_args": network_args,
     "lora_type": lora_type,
     "network_weights": not_yet("going on from another LoRA file"),
@@ -433,7 +445,7 @@ RULES: dict[str, Rule] = {
     "base_weights": not_yet("LoRA files merged into the base before training"),
     "base_weights_multiplier": not_yet("LoRA files merged into the base before training"),
     "scale_weight_norms": not_yet("a limit on the LoRA's norms"),
-    "conv_dim": not_yet("a LoRA on convolutions (conv dim)"),
+    "conv_dim": conv_dim,
     "conv_alpha": no_matter("it is of conv_dim"),
     "split_mode": no_matter("how memory is used, not what is learnt"),
     "network_train_unet_only": unet_only,
@@ -487,6 +499,8 @@ RULES: dict[str, Rule] = {
     "initial_epoch": not_yet("beginning in a later epoch", 1),
     "initial_step": not_yet("beginning at a later step"),
     "skip_until_initial_step": not_yet("beginning at a later step"),
+    "resume": not_yet("going on from the state of another trainer's run"),
+    "resume_from_huggingface": not_yet("going on from the state of another trainer's run"),
     "stop_text_encoder_training": _TEXT_ONLY,
     "stop_text_encoder_training_pct": _TEXT_ONLY,
     # the loss
@@ -519,7 +533,11 @@ RULES: dict[str, Rule] = {
     "scale_v_pred_loss_like_noise_pred": not_yet("a v-prediction's loss scaled as a noise prediction's"),
     "v_pred_like_loss": not_yet("a loss with a v-prediction's added"),
     "prior_loss_weight": not_yet("a prior loss weight, since there are no regularisation pictures yet", 1, 1.0),
-    "masked_loss": to("fit__masked_loss", "the masks are those of `conceal`: strangers' faces"),
+    "masked_loss": lambda value, _: (
+        Verdict("not yet", "masks of one's own; fit.masked_loss keeps hidden faces out of the loss")
+        if value
+        else Verdict("no matter", "it is of masks of one's own; fit.masked_loss keeps hidden faces out of the loss")
+    ),
     "conditioning_data_dir": not_yet("masks of one's own"),
     "alpha_mask": not_yet("a picture's transparency as its mask"),
     # flow matching
@@ -620,6 +638,9 @@ RULES: dict[str, Rule] = {
 }
 
 # Keys that are read elsewhere: which base model, whose photos.
+SECRET = {"wandb_api_key", "huggingface_token"}
+"""Keys whose values are shown to nobody."""
+
 READ_FIRST: dict[str, str] = {
     **dict.fromkeys(("baseModel", "baseModelType", "sdxl", "flux1_checkbox", "sd3_checkbox"), "the recipe's"),
     "type": "the kind of a new subject: a style, or else a person unless --kind says otherwise",
