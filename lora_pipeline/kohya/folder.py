@@ -63,7 +63,7 @@ def _pictures(folder: Path) -> tuple[Path, list[Row]]:
         for path in below
         if path not in named
     ]
-    if above != folder and any((folder / "reg").glob("*/*")):
+    if above != folder and any((folder / "reg").glob("*")):
         beside.append(Row("reg/", "", "not yet", "regularisation pictures (prior preservation)"))
     return named[0], beside
 

@@ -13,7 +13,7 @@ from lora_pipeline.kohya.rules import ALIASES, KNOWN, RULES
 from lora_pipeline.recipes import recipe
 from lora_pipeline.settings import FitSettings, Settings
 
-# As civitai/civitai's own seeds have it, with another optimiser's key misspelt nowhere.
+# The shape in which civitai keeps a training run's details.
 CIVITAI: dict[str, Any] = {
     "type": "Character",
     "params": {
@@ -138,7 +138,9 @@ def test_what_civitais_trainer_does_unsaid_is_done(put):
 def test_every_key_has_one_row_with_words(put, given):
     found = put(given)
     text = given if isinstance(given, str) else json.dumps(given)
-    keys = re.findall(r"^ *(\w+) =", text, re.MULTILINE) or [key for key in re.findall(r'"(\w+)":', text) if key != "params"]
+    keys = re.findall(r"^ *(\w+) =", text, re.MULTILINE) or [
+        key for key in re.findall(r'"(\w+)":', text) if key != "params"
+    ]
     assert keys
     assert sorted(keys) == sorted(one.key.split(".")[-1] for one in found.rows if not one.key.startswith("("))
     assert all(one.told for one in found.rows)
