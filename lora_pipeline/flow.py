@@ -103,6 +103,7 @@ def encode(work: Work) -> Outcome:
         settings.encode,
         settings.base,
         settings.fit.batch_size,
+        encoding.Words(work.subject.trigger, work.subject.class_word),
         work.progress,
     )
 
@@ -150,7 +151,7 @@ def publish(work: Work) -> Outcome:
     """The chosen epoch → `released_lora`."""
     subject = work.subject
     photos = {row.id: Photo.of(row).digest for row in work.made("collect").kept}
-    used = {str(row.data["photo"]) for row in work.made("encode").kept}
+    used = {str(row.data["photo"]) for row in work.made("encode").kept if not row.data.get("regularisation")}
     card = publishing.CardFacts(
         name=subject.name,
         kind=subject.kind,

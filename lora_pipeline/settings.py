@@ -6,6 +6,7 @@ Defaults are those of an SD 1.5 person; `recipes.py` names other starting points
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -274,6 +275,16 @@ class EncodeSettings(Section):
         ""
     )
     caption_suffix: Annotated[str, Field(description="Words put after each caption, with a space; empty is none.")] = ""
+
+    regularisation_folder: Annotated[
+        Path | None,
+        Field(
+            description="Folder of pictures of others of the class, seen as often as the subject's together; empty is none."
+        ),
+    ] = None
+    prior_loss_weight: Annotated[
+        float, Field(ge=0, le=10, description="What a regularisation picture's loss is multiplied by (0 to 10).")
+    ] = 1.0
 
     @model_validator(mode="after")
     def _sides_in_order(self) -> Self:
