@@ -6,7 +6,6 @@ Defaults are those of an SD 1.5 person; `recipes.py` names other starting points
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -277,11 +276,11 @@ class EncodeSettings(Section):
     caption_suffix: Annotated[str, Field(description="Words put after each caption, with a space; empty is none.")] = ""
 
     regularisation_folder: Annotated[
-        Path | None,
+        str,
         Field(
             description="Folder of pictures of others of the class, seen as often as the subject's together; empty is none."
         ),
-    ] = None
+    ] = ""
     prior_loss_weight: Annotated[
         float, Field(ge=0, le=10, description="What a regularisation picture's loss is multiplied by (0 to 10).")
     ] = 1.0

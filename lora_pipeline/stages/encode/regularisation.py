@@ -34,11 +34,11 @@ class Words:
     class_word: str
 
 
-def gather(source: Path | None, folder: Path, words: Words, progress: Progress) -> Manifest:
+def gather(source: str, folder: Path, words: Words, progress: Progress) -> Manifest:
     """Regularisation pictures, upright and without metadata, and their captions: rows with the file `picture`, and `width_px`, `height_px` and `text`.
 
     Args:
-        source: their folder, read through to its depths; beside a picture, `<its name>.txt` or `.caption` may hold its caption. None: no such pictures.
+        source: their folder, read through to its depths; beside a picture, `<its name>.txt` or `.caption` may hold its caption. Empty: no such pictures.
         folder: the stage's.
         words: of the subject.
         progress: told after each picture.
@@ -46,7 +46,7 @@ def gather(source: Path | None, folder: Path, words: Words, progress: Progress) 
     Raises:
         SettingsError: the folder is not there or holds no picture.
     """
-    if source is None and not (folder / f"{NAME}.parquet").exists():
+    if not source and not (folder / f"{NAME}.parquet").exists():
         return Manifest(folder, ())
     return refresh(
         folder,
@@ -81,10 +81,10 @@ class _Found:
     told: str
 
 
-def _found(source: Path | None) -> list[_Found]:
-    if source is None:
+def _found(source: str) -> list[_Found]:
+    if not source:
         return []
-    folder = source.expanduser()
+    folder = Path(source).expanduser()
     if not folder.is_dir():
         raise SettingsError(f"encode.regularisation_folder: {folder} is not a folder")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

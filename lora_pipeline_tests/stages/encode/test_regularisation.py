@@ -64,7 +64,7 @@ def beside(training_set: Manifest) -> dict[str, Example]:
 
 def test_they_stand_beside_the_subject_with_their_own_words(made, others):
     alone = made().manifest
-    training_set = made(regularisation_folder=others, prior_loss_weight=0.5).manifest
+    training_set = made(regularisation_folder=str(others), prior_loss_weight=0.5).manifest
     found = beside(training_set)
     assert {id: one.caption for id, one in found.items()} == {
         "regularisation/a.png": "woman",  # no prefix, which may name the subject
@@ -75,23 +75,23 @@ def test_they_stand_beside_the_subject_with_their_own_words(made, others):
     subject = [Example.of(row) for row in training_set.kept if row.id not in found]
     assert {one.loss_weight for one in subject} == {1.0}
     assert sum(one.repeats for one in subject) == sum(one.repeats for one in found.values()) == 3 * len(subject)
-    assert not any(Example.of(row).regularisation for row in alone.rows)
+    assert not any(Example.of(row).regularisation for row in alone.kept)
     without = made().manifest
     assert [row.id for row in without.rows] == [row.id for row in alone.rows]
 
 
 def test_what_cannot_be_used_says_why(made, others, tmp_path):
-    made(regularisation_folder=others)
+    made(regularisation_folder=str(others))
     unused = {row.id: row.reason for row in read(tmp_path / "out", REGULARISATION).rows if row.state == "failed"}
     assert set(unused) == {"regularisation/c.png", "regularisation/broken.jpg"}
     assert "names the trigger word jx265" in unused["regularisation/c.png"]
 
 
 def test_a_picture_more_encodes_that_one(made, others):
-    made(regularisation_folder=others)
-    assert made(regularisation_folder=others).report.computed == 0
+    made(regularisation_folder=str(others))
+    assert made(regularisation_folder=str(others)).report.computed == 0
     picture_of(14, (64, 64)).save(others / "d.png")
-    again = made(regularisation_folder=others)
+    again = made(regularisation_folder=str(others))
     changed = {row.id for row in again.manifest.kept if "d.png" in row.id}
     assert changed == {"regularisation/d.png"}
     assert again.report.computed == 3  # it is new, and each of the two others is seen less often
@@ -102,4 +102,4 @@ def test_a_folder_that_is_not_there_or_empty_is_told_of(made, tmp_path, where, w
     folder = tmp_path / "empty"
     folder.mkdir()
     with pytest.raises(SettingsError, match=words):
-        made(regularisation_folder=folder / where)
+        made(regularisation_folder=str(folder / where))
