@@ -103,6 +103,7 @@ def encode(work: Work) -> Outcome:
         settings.encode,
         settings.base,
         settings.fit.batch_size,
+        encoding.Words(work.subject.trigger, work.subject.class_word),
         work.progress,
     )
 
@@ -151,7 +152,7 @@ def publish(work: Work) -> Outcome:
     subject = work.subject
     photos = {row.id: Photo.of(row).digest for row in work.made("collect").kept}
     training_set = fitting.without_held_out(work.made("encode"), work.settings.fit)
-    used = {str(row.data["photo"]) for row in training_set.kept}
+    used = {str(row.data["photo"]) for row in training_set.kept if not row.data.get("regularisation")}
     aside = len(fitting.held_out(training_set).kept)
     card = publishing.CardFacts(
         name=subject.name,

@@ -66,6 +66,7 @@ class TrainedPhoto:
         since: whether what is made of the file now is still what was trained on. `changed` may be the photo, or how it is
             cut, covered or encoded.
         pictures: what was cut from it.
+        regularisation: whether it shows others of the class; then its id begins with `regularisation/` and it has no path.
     """
 
     id: str
@@ -73,6 +74,7 @@ class TrainedPhoto:
     digest: str
     since: Since
     pictures: tuple[TrainedPicture, ...]
+    regularisation: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,13 @@ class Lineage:
         """In words, for a terminal."""
         if self.lora is None:
             return [f"{self.asked}: drawn by the base model without a LoRA, so no photo of {self.subject} is in it"]
-        pictures = sum(len(photo.pictures) for photo in self.photos)
+        photos = [photo for photo in self.photos if not photo.regularisation]
+        pictures = sum(len(photo.pictures) for photo in photos)
+        beside = len(self.photos) - len(photos)
+        others = f", beside {_many(beside, 'regularisation picture')}" if beside else ""
         told = [
             f"{self.asked}: epoch {self.epoch} of run {self.run[:16]}, {self.lora}",
-            f"made of {_many(len(self.photos), 'photo')} ({_many(pictures, 'picture')}; training set {self.trained_on[:16]})",
+            f"made of {_many(len(photos), 'photo')} ({_many(pictures, 'picture')}{others}; training set {self.trained_on[:16]})",
         ]
         for photo in self.photos:
             gone = "; no longer in the photo folder" if photo.since == "gone" else ""
@@ -516,10 +521,12 @@ def _trained_photo(left: _Left, id: str, rows: Sequence[Row]) -> TrainedPhoto:
     photo = Photo.of(source) if source is not None and "digest" in source.data else None
     now = [left.row("encode", row.id) for row in rows]
     same = all(new is not None and _latents(new) == _latents(row) for new, row in zip(now, rows, strict=True))
-    since: Since = "gone" if photo is None else "unchanged" if same else "changed"
+    example = Example.of(rows[0])
+    gone = now == [None] * len(now) if example.regularisation else photo is None
+    since: Since = "gone" if gone else "unchanged" if same else "changed"
     pictures = tuple(_trained_picture(left, row) for row in rows)
-    digest = Example.of(rows[0]).photo_digest
-    return TrainedPhoto(id, photo.path if photo else "", digest, since, pictures)
+    path = photo.path if photo else ""
+    return TrainedPhoto(id, path, example.photo_digest, since, pictures, example.regularisation)
 
 
 def _latents(row: Row) -> str:
@@ -550,7 +557,11 @@ def _many(count: int, what: str) -> str:
 
 def _descent(left: _Left, id: str) -> Descent:
     source = left.row("collect", id)
-    stopped, reason, left_out = _stop(left, id)
+    beside = left.row("encode", id)
+    if beside is not None and beside.state == "kept" and Example.of(beside).regularisation:
+        stopped, reason, left_out = "", "", ()
+    else:
+        stopped, reason, left_out = _stop(left, id)
     runs = [run for run in left.runs if any(Example.of(row).photo == id for row in run.examples)]
     checkpoints = [(run, one) for run in runs for one in run.checkpoints]
     digests = {one.digest for _, one in checkpoints}

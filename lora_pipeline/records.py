@@ -192,6 +192,7 @@ class Example(Record):
         cut_tokens: tokens at the caption's end that the text encoder has no room for.
         photo_digest: SHA-256 of the photo's file, as it was when the picture was cut from it.
         loss_weight: what its loss is multiplied by: 1 for the subject, the prior loss weight for a regularisation picture.
+        regularisation: whether it shows others of the class, not the subject.
     """
 
     photo: str
@@ -202,6 +203,7 @@ class Example(Record):
     cut_tokens: int = 0
     photo_digest: str = ""
     loss_weight: float = 1.0
+    regularisation: bool = False
     own_bucket: tuple[int, int] | None = None
 
 

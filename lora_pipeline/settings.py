@@ -275,6 +275,16 @@ class EncodeSettings(Section):
     )
     caption_suffix: Annotated[str, Field(description="Words put after each caption, with a space; empty is none.")] = ""
 
+    regularisation_folder: Annotated[
+        str,
+        Field(
+            description="Folder of pictures of others of the class, seen as often as the subject's together; empty is none."
+        ),
+    ] = ""
+    prior_loss_weight: Annotated[
+        float, Field(ge=0, le=10, description="What a regularisation picture's loss is multiplied by (0 to 10).")
+    ] = 1.0
+
     @model_validator(mode="after")
     def _sides_in_order(self) -> Self:
         if self.bucket_min_px > self.resolution_px or 0 < self.bucket_max_px < self.resolution_px:

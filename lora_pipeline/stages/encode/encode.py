@@ -18,6 +18,7 @@ from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Row
 from lora_pipeline.settings import BaseSettings, EncodeSettings
 from lora_pipeline.stages.encode.buckets import Planned, Size, into_bucket, placed, plan
+from lora_pipeline.stages.encode.regularisation import Words, balanced, gather
 from lora_pipeline.stages.encode.visible import hidden_pixels, visible_cells
 from lora_pipeline.store import whole
 
@@ -35,11 +36,12 @@ def encode(
     settings: EncodeSettings,
     base: BaseSettings,
     batch_size: int = 1,
+    words: Words = Words("", ""),
     progress: Progress = silent,
 ) -> Outcome:
     """Bring the training set up to date.
 
-    Three tables in one folder: `latents` (a row a picture; made of the picture, its mask and the autoencoder), `texts` (a row a
+    Three tables in one folder (and a fourth of regularisation pictures, if there are any): `latents` (a row a picture; made of the picture, its mask and the autoencoder), `texts` (a row a
     caption; made of the words and the text encoder), and the `manifest`, which joins them and is what training reads. So a
     new caption encodes no picture, a new number of repeats encodes nothing, and a run that has nothing to encode opens no model.
 
@@ -51,6 +53,7 @@ def encode(
         settings: size, buckets, repeats, flip, words around each caption.
         base: whose autoencoder and text encoder are used.
         batch_size: that training will use; a bucket with fewer pictures × repeats joins its neighbour.
+        words: what the subject is called, for the captions of regularisation pictures.
         progress: told after each picture and each caption.
 
     Returns:
@@ -64,12 +67,15 @@ def encode(
 
     Raises:
         ModelError: the base model's weights are missing or gated.
+        SettingsError: the folder of regularisation pictures is not there, or empty.
     """
     base_family = family(base.family)
     base_family.check(base)
     encoders = _Encoders(base_family, base)
     keep_area_px = settings.resolution_px**2 if settings.bucket_no_upscale else 0
-    sizes = {row.id: (_pixels(row, "width_px"), _pixels(row, "height_px")) for row in pictures.kept}
+    others = gather(settings.regularisation_folder, folder, words, progress)
+    sources = [(table, row) for table in (pictures, others) for row in table.kept]
+    sizes = {row.id: (_pixels(row, "width_px"), _pixels(row, "height_px")) for _, row in sources}
     planned = plan(sizes, settings, batch_size)
     autoencoder = base_family.digest(base, "pictures")
     latents = refresh(
@@ -78,9 +84,9 @@ def encode(
             Item(
                 row.id,
                 [*_digests(row), autoencoder, list(bucket or ()), keep_area_px, settings.flip],
-                _Picture(pictures, row, bucket, keep_area_px, settings.flip),
+                _Picture(table, row, bucket, keep_area_px, settings.flip),
             )
-            for row in pictures.kept
+            for table, row in sources
             for bucket in [planned[row.id].bucket if row.id in planned else None]
         ],
         encoders.encode_picture,
@@ -90,16 +96,13 @@ def encode(
         what="encoding pictures",
         progress=progress,
     )
-    wanted = {row.id for row in pictures.kept}
+    pictured = {row.id: row for _, row in sources}
+    told = {row.id: _words(row, settings) for row in captions.kept if row.id in pictured}
+    told |= {row.id: str(row.data["text"]) for row in others.kept}
     text_encoder = base_family.digest(base, "texts")
     texts = refresh(
         folder,
-        [
-            Item(row.id, [words, text_encoder], (row.id, words))
-            for row in captions.kept
-            if row.id in wanted
-            for words in [_words(row, settings)]
-        ],
+        [Item(id, [text, text_encoder], (id, text)) for id, text in told.items()],
         encoders.encode_text,
         settings=None,
         code_version=CODE_VERSION,
@@ -107,10 +110,22 @@ def encode(
         what="encoding captions",
         progress=progress,
     )
-    captioned = {row.id: row for row in captions.rows}
+    captioned = {row.id: row for row in (*captions.rows, *others.kept)}
     encoded = {row.id: row for row in texts.manifest.rows}
+    beside = {row.id for row in others.kept}
+    subjects = sum(row.id not in beside and row.id in encoded for row in latents.manifest.kept)
+    room = balanced([row.id for row in latents.manifest.kept if row.id in beside], subjects * settings.repeats)
     joins = [
-        _Join(row, pictures.row(row.id), captioned.get(row.id), encoded.get(row.id), settings, planned.get(row.id))
+        _Join(
+            row,
+            pictured[row.id],
+            captioned.get(row.id),
+            encoded.get(row.id),
+            told.get(row.id, ""),
+            settings,
+            planned.get(row.id),
+            room.get(row.id, 0) if row.id in beside else None,
+        )
         for row in latents.manifest.rows
     ]
     joined = refresh(
@@ -140,8 +155,10 @@ class _Join:
     picture: Row
     caption: Row | None
     text: Row | None
+    words: str
     settings: EncodeSettings
     planned: Planned | None
+    room: int | None  # how often a regularisation picture is seen in an epoch; None for a picture of the subject
 
     @property
     def inputs(self) -> list[Any]:
@@ -149,7 +166,7 @@ class _Join:
         rows = (self.latents, self.caption, self.text)
         told = ["" if row is None else f"{row.key} {row.state} {row.reason}" for row in rows]
         own = None if self.planned is None else self.planned.own
-        return [*told, str(self.picture.data.get("photo_digest", "")), own]
+        return [*told, str(self.picture.data.get("photo_digest", "")), own, self.room]
 
 
 @dataclass(frozen=True)
@@ -228,6 +245,10 @@ class _Encoders:
 def _joined(join: _Join, _: Path) -> Made:
     if join.latents.state != "kept":
         return Made(join.latents.data, state=join.latents.state, reason=join.latents.reason)
+    if join.room == 0:
+        return Made(
+            state="dropped", reason="there are more regularisation pictures than the subject is seen in an epoch"
+        )
     if join.caption is None:
         return Made(state="failed", reason="it has no caption")
     if join.text is None or join.text.state != "kept":
@@ -236,12 +257,14 @@ def _joined(join: _Join, _: Path) -> Made:
     example = Example(
         photo=str(join.picture.data.get("photo", join.picture.id)),
         bucket=tuple(join.latents.data["bucket"]),  # type: ignore[arg-type]
-        repeats=join.settings.repeats,
-        caption=_words(join.caption, join.settings),
+        repeats=join.settings.repeats if join.room is None else join.room,
+        caption=join.words,
         hidden=round(float(join.latents.data["hidden"]), 6),  # type: ignore[arg-type]
         cut_tokens=int(join.text.data["cut_tokens"]),  # type: ignore[arg-type]
         photo_digest=str(join.picture.data.get("photo_digest", "")),
         own_bucket=None if join.planned is None else join.planned.own,
+        regularisation=join.room is not None,
+        loss_weight=1.0 if join.room is None else join.settings.prior_loss_weight,
     )
     return Made(example.data(), {"latents": join.latents.files["latents"].path, "text": join.text.files["text"].path})
 
