@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lora_pipeline.errors import ModelError
-from lora_pipeline.families.lora_file import write_lora
+from lora_pipeline.families.kohya import Naming
+from lora_pipeline.families.lora_file import ADAPTER, write_lora
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, Part, PictureEncoder
 from lora_pipeline.families.reach import measured_reach_px
 from lora_pipeline.families.weights import Weights, check_hub, commit_of, digest_of, read_json, weights_of
@@ -28,6 +29,7 @@ class StockFamily:
 
     name: str
     architecture: str
+    naming: Naming
     lora_targets: tuple[str, ...]
     half: Literal["float16", "bfloat16"] = "bfloat16"
 
@@ -150,7 +152,6 @@ class StockFamily:
 
     def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
         """See `Family.save_lora`. Rank and alpha stand in diffusers' `lora_adapter_metadata`, from which it scales by alpha / rank."""
-        from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
         from peft import get_peft_model_state_dict
 
         config, prefix = module.peft_config["default"], self.denoiser_folder
@@ -159,12 +160,12 @@ class StockFamily:
             f"{prefix}.lora_alpha": config.lora_alpha,
             f"{prefix}.target_modules": sorted(config.target_modules),
         }
+        if config.rank_pattern or config.alpha_pattern:  # some modules have their own
+            adapter |= {f"{prefix}.rank_pattern": config.rank_pattern, f"{prefix}.alpha_pattern": config.alpha_pattern}
         # Names as peft says them (…lora_A.weight). diffusers' own convert_state_dict_to_diffusers renames the attention's alone,
         # and its loader, which judges by the first name, then leaves all of the attention's out with no more than a warning.
         tensors = {f"{prefix}.{name}": tensor.float() for name, tensor in get_peft_model_state_dict(module).items()}
-        write_lora(
-            path, tensors, {"format": "pt", **metadata, LORA_ADAPTER_METADATA_KEY: json.dumps(adapter, sort_keys=True)}
-        )
+        write_lora(path, tensors, {"format": "pt", **metadata, ADAPTER: json.dumps(adapter, sort_keys=True)})
 
     def pipeline(self, base: BaseSettings, device: str, dtype: str, module: Any = None) -> Any:
         """See `Family.pipeline`."""
