@@ -9,7 +9,6 @@ from typing import Any
 
 from lora_pipeline.store import whole
 
-
 ADAPTER = "lora_adapter_metadata"  # diffusers' LORA_ADAPTER_METADATA_KEY: rank and alpha, by which it scales
 
 

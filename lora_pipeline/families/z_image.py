@@ -20,15 +20,16 @@ _MAX_TOKENS = 512  # that ZImagePipeline hands to Qwen, the chat's frame include
 
 # ComfyUI has q, k and v in one and loads no other names that begin with lora_unet; musubi-tuner, which keeps them apart, converts its
 # LoRAs to these (networks/convert_z_image_lora_to_comfy.py).
-_TABLE: dict[str, Place] = {}
-for _blocks in ("layers", "noise_refiner", "context_refiner"):
-    _TABLE |= fused(f"{_blocks}_*_attention_qkv", f"{_blocks}.*.attention", ("to_q", "to_k", "to_v"))
-    _TABLE |= same(
-        {
-            f"{_blocks}.*.attention.to_out.0": f"{_blocks}_*_attention_out",
-            **{f"{_blocks}.*.feed_forward.{w}": f"{_blocks}_*_feed_forward_{w}" for w in ("w1", "w2", "w3")},
-        }
+_BLOCKS = ("layers", "noise_refiner", "context_refiner")
+_ONE = {"attention.to_out.0": "attention_out", **{f"feed_forward.{w}": f"feed_forward_{w}" for w in ("w1", "w2", "w3")}}
+_TABLE = {
+    here: place
+    for blocks in _BLOCKS
+    for here, place in (
+        *fused(f"{blocks}_*_attention_qkv", f"{blocks}.*.attention", ("to_q", "to_k", "to_v")).items(),
+        *same({f"{blocks}.*.{here}": f"{blocks}_*_{there}" for here, there in _ONE.items()}).items(),
     )
+}
 
 
 def _place(module: str) -> Place | None:
