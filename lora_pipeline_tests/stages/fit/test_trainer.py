@@ -63,9 +63,7 @@ def test_a_caption_that_is_left_out_leaves_the_framing(tmp_path, make_training_s
     trainer = trainer_of(make_training_set(tmp_path / "framed", framing=framing), tiny_base, settings)
     told = trainer._told(trainer.examples[0], images_seen=0)
     assert told["framing"].tolist() == framing
-    assert not torch.equal(
-        told["encoder_hidden_states"], trainer.examples[0].conditioning["encoder_hidden_states"]
-    )
+    assert not torch.equal(told["encoder_hidden_states"], trainer.examples[0].conditioning["encoder_hidden_states"])
 
 
 @pytest.mark.parametrize(
