@@ -13,7 +13,7 @@ from typing import Any, cast
 from lora_pipeline import manifest
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Photo
+from lora_pipeline.records import Example, Photo
 from lora_pipeline.settings import Settings
 from lora_pipeline.stages import collect as collecting
 from lora_pipeline.stages import conceal as concealing
@@ -164,6 +164,7 @@ def publish(work: Work) -> Outcome:
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
         | ({"pictures kept aside": aside} if aside else {}),
+        examples=tuple(Example.of(row) for row in training_set.kept),
     )
     return publishing.publish(
         work.made("scores"),

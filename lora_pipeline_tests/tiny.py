@@ -58,8 +58,11 @@ def build(folder: Path, seed: int = 0, prediction_type: str = "epsilon", like_sd
     return folder
 
 
-def build_sdxl(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
-    """As `build`, of StableDiffusionXLPipeline."""
+def build_sdxl(folder: Path, seed: int = 0, prediction_type: str = "epsilon", like_sdxl: bool = False) -> Path:
+    """As `build`, of StableDiffusionXLPipeline.
+
+    `like_sdxl`: with the blocks of SDXL itself, for what goes by their numbers.
+    """
     import torch
     from diffusers import UNet2DConditionModel
 
@@ -69,12 +72,12 @@ def build_sdxl(folder: Path, seed: int = 0, prediction_type: str = "epsilon") ->
             sample_size=PICTURE_PX // FACTOR_PX,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            attention_head_dim=(2, 4),
-            transformer_layers_per_block=(1, 2),
+            down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * (2 if like_sdxl else 1)),
+            up_block_types=(*("CrossAttnUpBlock2D",) * (2 if like_sdxl else 1), "UpBlock2D"),
+            block_out_channels=(32, 64, 64) if like_sdxl else (32, 64),
+            layers_per_block=2 if like_sdxl else 1,
+            attention_head_dim=(2, 4, 4) if like_sdxl else (2, 4),
+            transformer_layers_per_block=(1, 2, 3) if like_sdxl else (1, 2),
             use_linear_projection=True,
             norm_num_groups=8,
             cross_attention_dim=2 * TEXT_WIDTH,
@@ -87,7 +90,7 @@ def build_sdxl(folder: Path, seed: int = 0, prediction_type: str = "epsilon") ->
     return _write(folder, "StableDiffusionXLPipeline", parts, "DDIMScheduler", force_zeros_for_empty_prompt=True)
 
 
-def build_flux(folder: Path, seed: int = 0) -> Path:
+def build_flux(folder: Path, seed: int = 0, single_blocks: int = 1) -> Path:
     """As `build`, of FluxPipeline."""
     import torch
     from diffusers import FluxTransformer2DModel
@@ -97,7 +100,7 @@ def build_flux(folder: Path, seed: int = 0) -> Path:
         transformer = FluxTransformer2DModel(
             in_channels=4 * 16,
             num_layers=1,
-            num_single_layers=1,
+            num_single_layers=single_blocks,
             attention_head_dim=16,
             num_attention_heads=2,
             joint_attention_dim=TEXT_WIDTH,

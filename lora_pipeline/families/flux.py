@@ -7,6 +7,7 @@ Shapes: see `protocol.py`.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lora_pipeline.families.kohya import QKV, Naming, Place, fused, of_clip, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
 from lora_pipeline.families.stock import StockFamily, StockTexts, flow_time, packed, unpacked
 from lora_pipeline.settings import BaseSettings
@@ -20,11 +21,44 @@ _MAX_TOKENS = 512  # that FluxPipeline hands to T5
 _GUIDANCE = 1.0
 
 
+# sd-scripts trains on Black Forest Labs' own transformer; read backwards from diffusers' _convert_kohya_flux_lora_to_diffusers.
+# linear1 of a single-stream block holds the first layer of its feed-forward too, four times as wide as the width.
+_TABLE = {
+    **fused("double_blocks_*_img_attn_qkv", "transformer_blocks.*.attn", ("to_q", "to_k", "to_v")),
+    **fused("double_blocks_*_txt_attn_qkv", "transformer_blocks.*.attn", ("add_q_proj", "add_k_proj", "add_v_proj")),
+    **fused(
+        "single_blocks_*_linear1",
+        "single_transformer_blocks.*",
+        ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+        (*QKV, 4),
+    ),
+    **same(
+        {
+            "transformer_blocks.*.attn.to_out.0": "double_blocks_*_img_attn_proj",
+            "transformer_blocks.*.attn.to_add_out": "double_blocks_*_txt_attn_proj",
+            "transformer_blocks.*.ff.net.0.proj": "double_blocks_*_img_mlp_0",
+            "transformer_blocks.*.ff.net.2": "double_blocks_*_img_mlp_2",
+            "transformer_blocks.*.ff_context.net.0.proj": "double_blocks_*_txt_mlp_0",
+            "transformer_blocks.*.ff_context.net.2": "double_blocks_*_txt_mlp_2",
+            "transformer_blocks.*.norm1.linear": "double_blocks_*_img_mod_lin",
+            "transformer_blocks.*.norm1_context.linear": "double_blocks_*_txt_mod_lin",
+            "single_transformer_blocks.*.proj_out": "single_blocks_*_linear2",
+            "single_transformer_blocks.*.norm.linear": "single_blocks_*_modulation_lin",
+        }
+    ),
+}
+
+
+def _place(module: str) -> Place | None:
+    return placed(module, _TABLE) or of_clip(module, {"text_encoder": "lora_te1_"})
+
+
 class Flux(StockFamily):
     """The family `flux`; see `Family` for what each method promises."""
 
     name = "flux"
     architecture = "flux-1-dev"
+    naming = Naming("flux1", "networks.lora_flux", "https://github.com/black-forest-labs/flux", _place)
     # What diffusers' train_dreambooth_lora_flux.py trains by default; the attention of the single-stream blocks is among it.
     lora_targets = (
         "attn.to_q",

@@ -6,6 +6,7 @@ Black Forest Labs 2025, FLUX.2. The undistilled "base" weights are those to trai
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lora_pipeline.families.kohya import Naming, Place, fused, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
 from lora_pipeline.families.stock import StockFamily, StockTexts, flow_time
 from lora_pipeline.settings import BaseSettings
@@ -17,11 +18,35 @@ _MAX_TOKENS = 512  # that Flux2KleinPipeline hands to Qwen, the chat's frame inc
 _SINGLE_BLOCKS = 24  # of the larger klein, 9B; the smaller has fewer
 
 
+# Black Forest Labs' own names; read backwards from diffusers' _convert_kohya_flux2_lora_to_diffusers.
+_TABLE = {
+    **fused("double_blocks_*_img_attn_qkv", "transformer_blocks.*.attn", ("to_q", "to_k", "to_v")),
+    **fused("double_blocks_*_txt_attn_qkv", "transformer_blocks.*.attn", ("add_q_proj", "add_k_proj", "add_v_proj")),
+    **same(
+        {
+            "transformer_blocks.*.attn.to_out.0": "double_blocks_*_img_attn_proj",
+            "transformer_blocks.*.attn.to_add_out": "double_blocks_*_txt_attn_proj",
+            "transformer_blocks.*.ff.linear_in": "double_blocks_*_img_mlp_0",
+            "transformer_blocks.*.ff.linear_out": "double_blocks_*_img_mlp_2",
+            "transformer_blocks.*.ff_context.linear_in": "double_blocks_*_txt_mlp_0",
+            "transformer_blocks.*.ff_context.linear_out": "double_blocks_*_txt_mlp_2",
+            "single_transformer_blocks.*.attn.to_qkv_mlp_proj": "single_blocks_*_linear1",
+            "single_transformer_blocks.*.attn.to_out": "single_blocks_*_linear2",
+        }
+    ),
+}
+
+
+def _place(module: str) -> Place | None:
+    return placed(module, _TABLE)
+
+
 class Flux2Klein(StockFamily):
     """The family `flux2_klein`; see `Family` for what each method promises."""
 
     name = "flux2_klein"
     architecture = "Flux.2-klein"
+    naming = Naming("flux_2_klein", "networks.lora_flux_2", "https://github.com/black-forest-labs/flux2", _place)
     # What diffusers' train_dreambooth_lora_flux2_klein.py trains by default. A single-stream block's to_out is one layer, a
     # double-stream block's a list of which the first is: hence their names in full.
     lora_targets = (

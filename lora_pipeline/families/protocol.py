@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lora_pipeline.families.kohya import Naming
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class Family(Protocol):
     @property
     def architecture(self) -> str:
         """The base's name in a LoRA's header, as Stability AI's ModelSpec 1.0 lists them: "stable-diffusion-v1"."""
+        ...
+
+    @property
+    def naming(self) -> Naming:
+        """What other programs call the family and the modules of a LoRA for it."""
         ...
 
     @property

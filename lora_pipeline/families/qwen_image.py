@@ -6,6 +6,7 @@ Wu et al. 2025, "Qwen-Image Technical Report". Shapes: see `protocol.py`.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lora_pipeline.families.kohya import UNET, Naming, Place, flat
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
 from lora_pipeline.families.stock import StockFamily, StockTexts, flow_time, packed, padded, unpacked
 from lora_pipeline.settings import BaseSettings
@@ -16,11 +17,18 @@ if TYPE_CHECKING:
 _MAX_TOKENS = 512  # that QwenImagePipeline hands to the transformer
 
 
+def _place(module: str) -> Place | None:
+    # diffusers' code is the model's own, and musubi-tuner and ComfyUI have its names.
+    name = module.removeprefix("transformer.")
+    return None if name == module else flat(UNET, name)
+
+
 class QwenImage(StockFamily):
     """The family `qwen_image`; see `Family` for what each method promises."""
 
     name = "qwen_image"
     architecture = "Qwen-Image"
+    naming = Naming("qwen_image", "networks.lora_qwen_image", "https://github.com/QwenLM/Qwen-Image", _place)
     # What diffusers' train_dreambooth_lora_qwen_image.py trains by default.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     pipeline_class = "QwenImagePipeline"

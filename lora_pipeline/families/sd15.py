@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lora_pipeline.families.kohya import ONE_CLIP, UNET, Naming, Place, flat, of_clip
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
 from lora_pipeline.families.stock import UNET_CONV_TARGETS, StockFamily
 from lora_pipeline.settings import BaseSettings
@@ -15,11 +16,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def _place(module: str) -> Place | None:
+    # sd-scripts trains Stable Diffusion 1 and 2 on a U-Net with diffusers' own names.
+    if module.startswith("unet."):
+        return flat(UNET, module.removeprefix("unet."))
+    return of_clip(module, ONE_CLIP)
+
+
 class StableDiffusion15(StockFamily):
     """The family `sd15`; see `Family` for what each method promises."""
 
     name = "sd15"
     architecture = "stable-diffusion-v1"
+    naming = Naming("sd_v1", "networks.lora", "diffusers", _place)
     # What kohya-ss/sd-scripts trains by default: every linear layer and 1×1 convolution of the U-Net's transformers.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
     conv_targets = UNET_CONV_TARGETS

@@ -5,6 +5,7 @@ Esser et al. 2024, "Scaling Rectified Flow Transformers for High-Resolution Imag
 
 from typing import TYPE_CHECKING, Any
 
+from lora_pipeline.families.kohya import TWO_CLIPS, Naming, Place, fused, of_clip, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
 from lora_pipeline.families.stock import FLOW_STEPS, StockFamily, StockTexts, flow_time
 from lora_pipeline.settings import BaseSettings
@@ -15,11 +16,40 @@ if TYPE_CHECKING:
 _MAX_TOKENS = 256  # that StableDiffusion3Pipeline hands to T5
 
 
+# sd-scripts (networks/lora_sd3.py) trains on Stability AI's own transformer. diffusers reads no such LoRA, but whole models of these
+# names: convert_sd3_transformer_checkpoint_to_diffusers. Its norms are left out, since the last one's halves are the other way round.
+_TABLE = {
+    **fused("joint_blocks_*_x_block_attn_qkv", "transformer_blocks.*.attn", ("to_q", "to_k", "to_v")),
+    **fused("joint_blocks_*_x_block_attn2_qkv", "transformer_blocks.*.attn2", ("to_q", "to_k", "to_v")),
+    **fused(
+        "joint_blocks_*_context_block_attn_qkv",
+        "transformer_blocks.*.attn",
+        ("add_q_proj", "add_k_proj", "add_v_proj"),
+    ),
+    **same(
+        {
+            "transformer_blocks.*.attn.to_out.0": "joint_blocks_*_x_block_attn_proj",
+            "transformer_blocks.*.attn2.to_out.0": "joint_blocks_*_x_block_attn2_proj",
+            "transformer_blocks.*.attn.to_add_out": "joint_blocks_*_context_block_attn_proj",
+            "transformer_blocks.*.ff.net.0.proj": "joint_blocks_*_x_block_mlp_fc1",
+            "transformer_blocks.*.ff.net.2": "joint_blocks_*_x_block_mlp_fc2",
+            "transformer_blocks.*.ff_context.net.0.proj": "joint_blocks_*_context_block_mlp_fc1",
+            "transformer_blocks.*.ff_context.net.2": "joint_blocks_*_context_block_mlp_fc2",
+        }
+    ),
+}
+
+
+def _place(module: str) -> Place | None:
+    return placed(module, _TABLE) or of_clip(module, TWO_CLIPS)
+
+
 class StableDiffusion35(StockFamily):
     """The family `sd35`; see `Family` for what each method promises."""
 
     name = "sd35"
     architecture = "stable-diffusion-v3.5-large"
+    naming = Naming("5-large", "networks.lora_sd3", "https://github.com/Stability-AI/sd3.5", _place)
     # What diffusers' train_dreambooth_lora_sd3.py trains by default.
     lora_targets = (
         "attn.to_q",

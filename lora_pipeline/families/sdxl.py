@@ -3,8 +3,10 @@
 Podell et al. 2023, "SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis". Shapes: see `protocol.py`.
 """
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
+from lora_pipeline.families.kohya import TWO_CLIPS, UNET, Naming, Place, flat, of_clip
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
 from lora_pipeline.families.stock import UNET_CONV_TARGETS, StockFamily, StockTexts
 from lora_pipeline.settings import BaseSettings
@@ -15,11 +17,53 @@ if TYPE_CHECKING:
 _FACTOR_PX = 8  # of every autoencoder that SDXL's U-Net was trained with
 
 
+# sd-scripts trains SDXL on Stability AI's own U-Net (generative-models' sgm), in which the halves are plain lists of layers: a block's
+# resnets, of which there are two on the way down and three up, each with what follows it, then what changes the size.
+_HALVES = {"down_blocks": "input_blocks", "up_blocks": "output_blocks"}
+_LAYERS = {"resnets": 0, "attentions": 1}
+_RESNET = {
+    "conv1": "in_layers.2",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+_ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
+_BLOCK = re.compile(r"(down_blocks|up_blocks)\.(\d)\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.+)")
+_MIDDLE = re.compile(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)")
+
+
+def _place(module: str) -> Place | None:
+    name = module.removeprefix("unet.")
+    if name == module:
+        return of_clip(module, TWO_CLIPS)
+    if name in _ENDS:
+        return flat(UNET, _ENDS[name])
+    if found := _BLOCK.fullmatch(name):
+        half, block, kind, layer, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
+        if kind == "downsamplers":
+            return flat(UNET, f"input_blocks.{3 * (block + 1)}.0.op")
+        if kind == "upsamplers":
+            return flat(UNET, f"output_blocks.{3 * block + 2}.2.{rest}")
+        number = 3 * block + layer + (half == "down_blocks")  # the first of input_blocks is conv_in
+        return flat(UNET, f"{_HALVES[half]}.{number}.{_LAYERS[kind]}.{_RESNET.get(rest, rest)}")
+    if found := _MIDDLE.fullmatch(name):
+        return flat(UNET, f"middle_block.{_LAYERS[found[1]] + 2 * int(found[2])}.{_RESNET.get(found[3], found[3])}")
+    return None
+
+
 class StableDiffusionXL(StockFamily):
     """The family `sdxl`; see `Family` for what each method promises."""
 
     name = "sdxl"
     architecture = "stable-diffusion-xl-v1-base"
+    naming = Naming("sdxl_base_v1-0", "networks.lora", "https://github.com/Stability-AI/generative-models", _place)
     # What kohya-ss/sd-scripts trains by default: every linear layer and 1×1 convolution of the U-Net's transformers.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
     conv_targets = UNET_CONV_TARGETS

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lora_pipeline.errors import ModelError
-from lora_pipeline.families.lora_file import write_lora
+from lora_pipeline.families.kohya import Naming
+from lora_pipeline.families.lora_file import ADAPTER, write_lora
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, Part, PictureEncoder
 from lora_pipeline.families.reach import measured_reach_px
 from lora_pipeline.families.weights import Weights, check_hub, commit_of, digest_of, read_json, weights_of
@@ -39,6 +40,7 @@ class StockFamily:
 
     name: str
     architecture: str
+    naming: Naming
     lora_targets: tuple[str, ...]
     conv_targets: tuple[str, ...] = ()
     half: Literal["float16", "bfloat16"] = "bfloat16"
@@ -165,7 +167,6 @@ class StockFamily:
 
         Modules that have others than most have them there too, by name.
         """
-        from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
         from peft import get_peft_model_state_dict
 
         config, prefix = module.peft_config["default"], self.denoiser_folder
@@ -174,16 +175,14 @@ class StockFamily:
             f"{prefix}.lora_alpha": config.lora_alpha,
             f"{prefix}.target_modules": sorted(config.target_modules),
         }
-        if config.rank_pattern:
+        if config.rank_pattern or config.alpha_pattern:
             adapter |= {f"{prefix}.rank_pattern": config.rank_pattern, f"{prefix}.alpha_pattern": config.alpha_pattern}
         if config.use_dora:
             adapter[f"{prefix}.use_dora"] = True
         # Names as peft says them (…lora_A.weight). diffusers' own convert_state_dict_to_diffusers renames the attention's alone,
         # and its loader, which judges by the first name, then leaves all of the attention's out with no more than a warning.
         tensors = {f"{prefix}.{name}": tensor.float() for name, tensor in get_peft_model_state_dict(module).items()}
-        write_lora(
-            path, tensors, {"format": "pt", **metadata, LORA_ADAPTER_METADATA_KEY: json.dumps(adapter, sort_keys=True)}
-        )
+        write_lora(path, tensors, {"format": "pt", **metadata, ADAPTER: json.dumps(adapter, sort_keys=True)})
 
     def pipeline(self, base: BaseSettings, device: str, dtype: str, module: Any = None) -> Any:
         """See `Family.pipeline`."""

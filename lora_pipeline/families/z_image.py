@@ -7,6 +7,7 @@ Shapes: see `protocol.py`.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lora_pipeline.families.kohya import Naming, Place, fused, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
 from lora_pipeline.families.stock import StockFamily, StockTexts, flow_time, padded
 from lora_pipeline.settings import BaseSettings
@@ -17,11 +18,30 @@ if TYPE_CHECKING:
 _MAX_TOKENS = 512  # that ZImagePipeline hands to Qwen, the chat's frame included
 
 
+# ComfyUI has q, k and v in one and loads no other names that begin with lora_unet; musubi-tuner, which keeps them apart, converts its
+# LoRAs to these (networks/convert_z_image_lora_to_comfy.py).
+_BLOCKS = ("layers", "noise_refiner", "context_refiner")
+_ONE = {"attention.to_out.0": "attention_out", **{f"feed_forward.{w}": f"feed_forward_{w}" for w in ("w1", "w2", "w3")}}
+_TABLE = {
+    here: place
+    for blocks in _BLOCKS
+    for here, place in (
+        *fused(f"{blocks}_*_attention_qkv", f"{blocks}.*.attention", ("to_q", "to_k", "to_v")).items(),
+        *same({f"{blocks}.*.{here}": f"{blocks}_*_{there}" for here, there in _ONE.items()}).items(),
+    )
+}
+
+
+def _place(module: str) -> Place | None:
+    return placed(module, _TABLE)
+
+
 class ZImage(StockFamily):
     """The family `z_image`; see `Family` for what each method promises."""
 
     name = "z_image"
     architecture = "Z-Image"
+    naming = Naming("z_image", "networks.lora_zimage", "https://github.com/Tongyi-MAI/Z-Image", _place)
     # What diffusers' train_dreambooth_lora_z_image.py trains by default.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     pipeline_class = "ZImagePipeline"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.kohya.imported import Imported, Row, checked
+from lora_pipeline.kohya.rules import BESIDE
 
 NAME = re.compile(r"(\d+)_(.+)")
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl"}  # IMAGE_EXTENSIONS of train_util.py
@@ -64,7 +65,7 @@ def _pictures(folder: Path) -> tuple[Path, list[Row]]:
         if path not in named
     ]
     if above != folder and any((folder / "reg").glob("*")):
-        beside.append(Row("reg/", "", "not yet", "regularisation pictures (prior preservation)"))
+        beside.append(Row("reg/", "", "by hand", BESIDE))
     return named[0], beside
 
 

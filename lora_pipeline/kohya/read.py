@@ -13,6 +13,7 @@ from lora_pipeline.kohya.folder import read_folder, trigger_and_class
 from lora_pipeline.kohya.imported import Imported, Row
 from lora_pipeline.kohya.rules import (
     ALIASES,
+    BESIDE,
     BUCKET_DEFAULTS,
     CIVITAI,
     CIVITAI_WEIGHT_DECAYS,
@@ -161,7 +162,7 @@ def _rows(entries: Sequence[Entry], context: Context, base: Mapping[str, Row]) -
         key = f"{entry.where}{entry.key}"
         rule = RULES.get(entry.name)
         if entry.level < 0:
-            yield Row(key, entry.value, "not yet", "regularisation pictures (prior preservation)")
+            yield Row(key, entry.value, "by hand", BESIDE)
         elif entry.key in base:
             yield replace(base[entry.key], key=key, given=entry.value)
         elif entry.key == "image_dir" and len(_folders(entries)) > 1:

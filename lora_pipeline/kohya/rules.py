@@ -310,11 +310,14 @@ def optimizer_args(value: Any, context: Context) -> Verdict:
 
 
 def network_args(value: Any, _: Context) -> Verdict:
-    """conv_dim and the like."""
+    """conv_dim and conv_alpha are settings; the others are not."""
     given = {key: one for key, one in arguments(value).items() if not off(one)}
+    known = {f"fit__network_{key}": given.pop(key) for key in ("conv_dim", "conv_alpha") if key in given}
+    verdict = sets(**known) if known else Verdict("as here")
     if not given:
-        return Verdict("as here")
-    return Verdict("not yet", ", ".join(f"{key}={one}" for key, one in given.items()))
+        return verdict
+    other = ", ".join(f"{key}={one}" for key, one in given.items())
+    return Verdict("not yet", "; ".join(part for part in (other, verdict.words) if part), verdict.sets)
 
 
 def network_module(value: Any, _: Context) -> Verdict:
@@ -331,17 +334,25 @@ def lora_type(value: Any, _: Context) -> Verdict:
     """civitai: lora; the GUI: Standard, Flux1."""
     if str(value).lower() in PLAIN_LORA:
         return Verdict("as here", "LoRA")
+    if str(value).lower() == WITH_CONVOLUTIONS:
+        return Verdict("as here", "LoRA, on convolutions too: see conv_dim")
     return Verdict("not yet", f"{value}; a plain LoRA is trained")
 
 
 PLAIN_LORA = {"lora", "standard", "flux1", "sd3"}
+WITH_CONVOLUTIONS = "kohya locon"
+"""`networks.lora` with the arguments conv_dim and conv_alpha."""
 
 
-def conv_dim(value: Any, context: Context) -> Verdict:
-    """The GUI writes one for every type, and hands it on for LoCon and its like."""
-    if off(value) or str(context.values.get("lora_type", "")).lower() in PLAIN_LORA:
-        return Verdict("no matter", "a plain LoRA has no convolutions")
-    return Verdict("not yet", "a LoRA on convolutions (conv dim)")
+def convolutions(field: str) -> Rule:
+    """The GUI writes conv_dim and conv_alpha for every type, and hands them on for LoCon and its like."""
+
+    def rule(value: Any, context: Context) -> Verdict:
+        if str(context.values.get("lora_type", "")).lower() != WITH_CONVOLUTIONS:
+            return Verdict("no matter", "a plain LoRA has no convolutions")
+        return sets(**{field: value})
+
+    return rule
 
 
 def engine(value: Any, _: Context) -> Verdict:
@@ -370,8 +381,18 @@ def media_type(value: Any, _: Context) -> Verdict:
 
 
 def regularisation(value: Any, _: Context) -> Verdict:
-    """Pictures of the class, for prior preservation."""
-    return Verdict("not yet", "regularisation pictures (prior preservation)") if not off(value) else Verdict("as here")
+    """Pictures of the class, for prior preservation; there in folders that are named by repeats, which the balance sets here."""
+    if off(value):
+        return Verdict("as here")
+    return sets("seen together as often as the subject's pictures", encode__regularisation_folder=value)
+
+
+def regularising(value: Any, _: Context) -> Verdict:
+    """A subset of such pictures in a dataset file."""
+    return Verdict("by hand", BESIDE) if value else Verdict("as here")
+
+
+BESIDE = "regularisation pictures: set encode.regularisation_folder to their folder"
 
 
 def another_file(what: str) -> Rule:
@@ -445,8 +466,8 @@ RULES: dict[str, Rule] = {
     "base_weights": not_yet("LoRA files merged into the base before training"),
     "base_weights_multiplier": not_yet("LoRA files merged into the base before training"),
     "scale_weight_norms": not_yet("a limit on the LoRA's norms"),
-    "conv_dim": conv_dim,
-    "conv_alpha": no_matter("it is of conv_dim"),
+    "conv_dim": convolutions("fit__network_conv_dim"),
+    "conv_alpha": convolutions("fit__network_conv_alpha"),
     "split_mode": no_matter("how memory is used, not what is learnt"),
     "network_train_unet_only": unet_only,
     "network_train_text_encoder_only": not_yet("training the text encoder alone"),
@@ -532,7 +553,7 @@ RULES: dict[str, Rule] = {
     "debiased_estimation_loss": to("fit__debiased_estimation_loss"),
     "scale_v_pred_loss_like_noise_pred": not_yet("a v-prediction's loss scaled as a noise prediction's"),
     "v_pred_like_loss": not_yet("a loss with a v-prediction's added"),
-    "prior_loss_weight": not_yet("a prior loss weight, since there are no regularisation pictures yet", 1, 1.0),
+    "prior_loss_weight": to("encode__prior_loss_weight"),
     "masked_loss": lambda value, _: (
         Verdict("not yet", "masks of one's own; fit.masked_loss keeps hidden faces out of the loss")
         if value
@@ -572,7 +593,7 @@ RULES: dict[str, Rule] = {
     "metadata_file": not_yet("captions in one JSON file; side-car files there are"),
     "dataset_class": not_yet("a dataset class of one's own"),
     "reg_data_dir": regularisation,
-    "is_reg": regularisation,
+    "is_reg": regularising,
     "num_repeats": to("encode__repeats"),
     "resolution": resolution,
     "enable_bucket": enable_bucket,

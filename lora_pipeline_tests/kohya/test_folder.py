@@ -88,7 +88,7 @@ def test_folders_beside_are_told(pictures):
     regular.mkdir(parents=True)
     table = told(read(pictures.parent.parent))
     assert "no repeats in its name" in table
-    assert "not trained here yet: regularisation pictures" in table
+    assert "regularisation pictures: set encode.regularisation_folder" in table
 
 
 def test_what_is_no_such_folder_is_told_in_words(pictures, tmp_path):

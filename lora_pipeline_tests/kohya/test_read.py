@@ -165,14 +165,14 @@ def test_every_key_has_one_row_with_words(put, given):
         (params(qqqqq=3), "qqqqq", "unknown: no trainer's key is like it"),
         ({**CIVITAI, "baseModel": "realistic"}, "baseModel", "set base.model to the file"),
         ({**CIVITAI, "baseModel": "civitai:43331@127742"}, "baseModel", "a model of somebody's own"),
-        (TRAIN, "network_args", "not trained here yet: conv_dim=8, conv_alpha=1"),
+        (TRAIN.replace("conv_alpha=1", "rank_dropout=0.1"), "network_args", "not trained here yet: rank_dropout=0.1"),
         (TRAIN, "optimizer_args", "fit.weight_decay = 0.1; not trained here yet: betas=[0.9, 0.99]"),
         (TRAIN, "max_token_length", "not trained here yet: captions of over 75 tokens"),
         (TRAIN, "learning_rate", "unet_lr stands for it"),
         (TRAIN, "dataset_config", "import dataset.toml too"),
         (TRAIN.replace("= 100", "= 0.05"), "lr_warmup_steps", "by hand: 0.05 of the run's steps"),
         (TRAIN.replace("max_train_epochs = 10", "max_train_steps = 900"), "max_train_steps", "by hand: runs are counted in epochs"),
-        (DATASET, "is_reg", "not trained here yet: regularisation pictures"),
+        (DATASET, "is_reg", "regularisation pictures: set encode.regularisation_folder"),
         (DATASET.replace("is_reg = true", ""), "image_dir", None),
     ],
 )  # fmt: skip
@@ -193,6 +193,20 @@ def test_a_toml_of_train_network(put):
     assert whole.base.model == "models/realistic.safetensors"
     assert (fit.lr_scheduler, fit.lr_warmup_steps, fit.seed, fit.mixed_precision) == ("constant", 100, 7, "fp16")
     assert (fit.network_dim, fit.network_alpha, fit.weight_decay) == (16, 8, 0.1)
+    assert (fit.network_conv_dim, fit.network_conv_alpha) == (8, 1)
+
+
+def test_the_guis_convolutions_are_those_of_its_locon_alone(put):
+    gui = {"lora_type": "Kohya LoCon", "network_dim": 16, "network_alpha": 8, "conv_dim": 4, "conv_alpha": 2}
+    fit = settings(put({**gui, "pretrained_model_name_or_path": "a.safetensors"})).fit
+    assert (fit.network_conv_dim, fit.network_conv_alpha) == (4, 2)
+    plain = settings(put({**gui, "lora_type": "Standard", "pretrained_model_name_or_path": "a.safetensors"})).fit
+    assert plain.network_conv_dim == 0
+
+
+def test_a_folder_of_regularisation_pictures_is_taken_over(put):
+    found = settings(put(TRAIN + '\nreg_data_dir = "women"\nprior_loss_weight = 0.5\n')).encode
+    assert (found.regularisation_folder, found.prior_loss_weight) == ("women", 0.5)
 
 
 def test_what_a_toml_leaves_unsaid_is_what_sd_scripts_does_then(put):
@@ -296,6 +310,6 @@ def test_every_rule_sets_what_there_is_and_every_alias_has_a_rule():
 
 def test_what_is_not_trained_yet_is_no_setting_yet():
     """When one of these comes to `fit`, its rule must set it: then this fails."""
-    later = {"text_encoder_lr", "clip_skip", "conv_dim", "conv_alpha", "scale_weight_norms", "prior_loss_weight"}
+    later = {"text_encoder_lr", "clip_skip", "scale_weight_norms"}
     assert later <= set(RULES)
     assert not later & set(FitSettings.model_fields)

@@ -15,14 +15,14 @@ def without_held_out(training_set: Manifest, settings: FitSettings) -> Manifest:
     """The training set with all pictures of so great a share of its photos no longer kept.
 
     Whole photos, since another crop of a photo that was trained on is half known. Which ones hangs on their digests alone, whose
-    order is as good as drawn: a photo more or less changes the fate of no more than one other.
+    order is as good as drawn: a photo more or less changes the fate of no more than one other. Regularisation pictures are not among them.
 
     Raises:
         TrainingError: there are photos to keep aside and then none to train on.
     """
     if not settings.held_out_share or not training_set.kept:
         return training_set
-    photos = sorted({_photo(row) for row in training_set.kept})
+    photos = sorted({_photo(row) for row in training_set.kept if not Example.of(row).regularisation})
     count = max(1, round(settings.held_out_share * len(photos)))
     if count >= len(photos):
         raise TrainingError(
