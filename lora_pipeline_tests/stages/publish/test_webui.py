@@ -289,7 +289,7 @@ def test_whatever_is_trained_has_a_name_there(tiny, tmp_path, name):
     ("key", "why"),
     [
         ("transformer.x_embedder.lora_A.weight", "x_embedder has no name there"),
-        ("transformer.transformer_blocks.0.attn.to_q.lora_magnitude_vector", "more than a plain LoRA"),
+        ("transformer.transformer_blocks.0.attn.to_q.lora_magnitude_vector", "it is a DoRA"),
         ("text_encoder_2.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight", "has no name there"),
     ],
 )
