@@ -56,13 +56,7 @@ def new(
 
     given: dict[str, Any] = {"name": name, "kind": kind, "trigger": trigger, "class": class_word, "recipe": recipe}
     given |= {"photos": photos.expanduser().resolve(), "reference": reference and reference.expanduser().resolve()}
-    if consent:
-        parts = [part.strip() for part in consent.split(",", 2)]
-        if len(parts) < 3:
-            raise SettingsError(
-                "--consent: say who agreed, when and to what, with commas: 'Jane Doe, 2026-11-01, a LoRA for her own use'"
-            )
-        given["consent"] = dict(zip(("given_by", "given_on", "scope"), parts, strict=True))
+    given["consent"] = _consent(consent)
     try:
         subject = Subject.model_validate(given)
     except ValidationError as error:
@@ -71,6 +65,50 @@ def new(
     if subject.kind == "person" and subject.consent is None:
         print("No consent is recorded yet: fill in `consent` there. Without it nothing is trained.")
     print(f"next: lora-pipeline run {name}")
+
+
+def _consent(words: str) -> dict[str, str] | None:
+    if not words:
+        return None
+    parts = [part.strip() for part in words.split(",", 2)]
+    if len(parts) < 3:
+        raise SettingsError(
+            "--consent: say who agreed, when and to what, with commas: 'Jane Doe, 2026-11-01, a LoRA for her own use'"
+        )
+    return dict(zip(("given_by", "given_on", "scope"), parts, strict=True))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A JSON of civitai's trainer or the kohya_ss GUI, a TOML of sd-scripts, or a folder '<repeats>_<token> <class>'. Only read."
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="Name of the subject, new or there.")],
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of photos of a new subject. It is only ever read.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="person, pet, product or style. Default: what the file says, or person.")
+    ] = "",
+    trigger: Annotated[str, typer.Option(help="Trigger word of a new subject.")] = "",
+    class_word: Annotated[str, typer.Option("--class", help="Class word of a new subject.")] = "",
+    recipe: Annotated[str, typer.Option(help="Recipe to start from. Default: that of the file's base model.")] = "",
+    consent: Annotated[str, typer.Option(help="For a person, who agreed, when, to what: as in `new`.")] = "",
+    change: Annotated[bool, typer.Option("--change", help="Change the settings of a subject that is there.")] = False,
+    home: Home = None,
+) -> None:
+    """Take over settings or pictures from kohya's or civitai's trainer, and say what became of every key."""
+    from lora_pipeline.kohya import bring, read, recipe_there
+
+    store = _store(home)
+    found = read(source, recipe_there(store, name) or recipe, kind)
+    print(found.table(), end="\n\n")
+    given: dict[str, Any] = {"photos": photos and photos.expanduser().resolve(), "kind": kind, "trigger": trigger}
+    given |= {"class": class_word, "recipe": recipe, "consent": _consent(consent)}
+    print("\n".join(bring(store, found, name, given, change)))
 
 
 @app.command()

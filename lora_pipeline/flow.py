@@ -13,7 +13,7 @@ from typing import Any, cast
 from lora_pipeline import manifest
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Photo
+from lora_pipeline.records import Example, Photo
 from lora_pipeline.settings import Settings
 from lora_pipeline.stages import collect as collecting
 from lora_pipeline.stages import conceal as concealing
@@ -102,6 +102,8 @@ def encode(work: Work) -> Outcome:
         work.folder("encode"),
         settings.encode,
         settings.base,
+        settings.fit.batch_size,
+        encoding.Words(work.subject.trigger, work.subject.class_word),
         work.progress,
     )
 
@@ -149,7 +151,9 @@ def publish(work: Work) -> Outcome:
     """The chosen epoch → `released_lora`."""
     subject = work.subject
     photos = {row.id: Photo.of(row).digest for row in work.made("collect").kept}
-    used = {str(row.data["photo"]) for row in work.made("encode").kept}
+    training_set = fitting.without_held_out(work.made("encode"), work.settings.fit)
+    used = {str(row.data["photo"]) for row in training_set.kept if not row.data.get("regularisation")}
+    aside = len(fitting.held_out(training_set).kept)
     card = publishing.CardFacts(
         name=subject.name,
         kind=subject.kind,
@@ -158,7 +162,9 @@ def publish(work: Work) -> Outcome:
         consent=None if subject.consent is None else subject.consent.model_dump(mode="json"),
         settings=work.settings.model_dump(mode="json"),
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
-        counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"},
+        counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
+        | ({"pictures kept aside": aside} if aside else {}),
+        examples=tuple(Example.of(row) for row in training_set.kept),
     )
     return publishing.publish(
         work.made("scores"),

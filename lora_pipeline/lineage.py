@@ -66,6 +66,7 @@ class TrainedPhoto:
         since: whether what is made of the file now is still what was trained on. `changed` may be the photo, or how it is
             cut, covered or encoded.
         pictures: what was cut from it.
+        regularisation: whether it shows others of the class; then its id begins with `regularisation/` and it has no path.
     """
 
     id: str
@@ -73,6 +74,7 @@ class TrainedPhoto:
     digest: str
     since: Since
     pictures: tuple[TrainedPicture, ...]
+    regularisation: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Lineage:
         trained_on: digest of the training set's manifest as it was.
         lora: the checkpoint's file; None for the base model.
         photos: in order of id.
+        aside: ids of the photos that were kept aside for the held-out loss: no checkpoint of the run is made of them.
     """
 
     subject: str
@@ -96,15 +99,19 @@ class Lineage:
     trained_on: str
     lora: Path | None
     photos: tuple[TrainedPhoto, ...]
+    aside: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """In words, for a terminal."""
         if self.lora is None:
             return [f"{self.asked}: drawn by the base model without a LoRA, so no photo of {self.subject} is in it"]
-        pictures = sum(len(photo.pictures) for photo in self.photos)
+        photos = [photo for photo in self.photos if not photo.regularisation]
+        pictures = sum(len(photo.pictures) for photo in photos)
+        beside = len(self.photos) - len(photos)
+        others = f", beside {_many(beside, 'regularisation picture')}" if beside else ""
         told = [
             f"{self.asked}: epoch {self.epoch} of run {self.run[:16]}, {self.lora}",
-            f"made of {_many(len(self.photos), 'photo')} ({_many(pictures, 'picture')}; training set {self.trained_on[:16]})",
+            f"made of {_many(len(photos), 'photo')} ({_many(pictures, 'picture')}{others}; training set {self.trained_on[:16]})",
         ]
         for photo in self.photos:
             gone = "; no longer in the photo folder" if photo.since == "gone" else ""
@@ -114,6 +121,8 @@ class Lineage:
                 faces = f", {_many(picture.hidden_faces, 'face')} hidden" if picture.hidden_faces else ""
                 share = f", {picture.hidden:.0%} kept out of the loss" if picture.hidden else ""
                 told.append(f"  {picture.framing}, seen {picture.repeats}× an epoch{faces}{share}: {picture.caption}")
+        if self.aside:
+            told += ["", f"kept aside for the held-out loss, and not trained on: {', '.join(self.aside)}"]
         return told
 
 
@@ -150,6 +159,7 @@ class Descent:
         checkpoints: of all runs that are kept.
         grid: validation pictures drawn by those checkpoints.
         released: files released from those checkpoints.
+        aside: keys of the runs in which it was kept aside for the held-out loss.
     """
 
     subject: str
@@ -163,6 +173,7 @@ class Descent:
     checkpoints: tuple[Made, ...]
     grid: tuple[Path, ...]
     released: tuple[Path, ...]
+    aside: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """In words, for a terminal."""
@@ -172,6 +183,7 @@ class Descent:
         else:
             told.append(f"is in the training set as {', '.join(self.pictures)}")
         told += [f"  not as {id}: {reason}" for id, reason in self.left_out]
+        told += [f"kept aside for the held-out loss in run {run[:16]}, which did not train on it" for run in self.aside]
         if not self.checkpoints:
             return [*told, "no checkpoint, validation picture or released file is made of it"]
         for run in dict.fromkeys(made.run for made in self.checkpoints):
@@ -204,6 +216,7 @@ class _Run:
     checkpoints: tuple[_Checkpoint, ...]
     samples: tuple[tuple[Path, int], ...]  # sample pictures and their epochs
     current: bool
+    aside: frozenset[str] = frozenset()  # photos that were in its training set and trained nothing
 
     def epoch(self, epoch: int) -> _Checkpoint | None:
         return next((one for one in self.checkpoints if one.epoch == epoch), None)
@@ -325,6 +338,7 @@ def _runs(fit: Manifest) -> Iterable[_Run]:
         ]
         trained_on = Checkpoint.of(now[key]).trained_on if key in now else str(job.get("trained_on", ""))
         examples = Manifest(folder, read(folder, "trained_on").rows)
+        aside = frozenset(Example.of(row).photo for row in examples.rows if row.data.get("held_out"))
         runs.append(
             _Run(
                 key,
@@ -334,6 +348,7 @@ def _runs(fit: Manifest) -> Iterable[_Run]:
                 tuple(standing or checkpoints),
                 tuple(samples),
                 key in now,
+                aside,
             )
         )
     return sorted(runs, key=lambda run: not run.current)
@@ -498,7 +513,7 @@ def _lineage(left: _Left, asked: str, run: _Run | None, one: _Checkpoint | None)
     for row in run.examples:
         of.setdefault(Example.of(row).photo, []).append(row)
     photos = tuple(_trained_photo(left, id, of[id]) for id in sorted(of))
-    return Lineage(left.subject, asked, one.epoch, run.key, run.trained_on, one.path, photos)
+    return Lineage(left.subject, asked, one.epoch, run.key, run.trained_on, one.path, photos, tuple(sorted(run.aside)))
 
 
 def _trained_photo(left: _Left, id: str, rows: Sequence[Row]) -> TrainedPhoto:
@@ -506,10 +521,12 @@ def _trained_photo(left: _Left, id: str, rows: Sequence[Row]) -> TrainedPhoto:
     photo = Photo.of(source) if source is not None and "digest" in source.data else None
     now = [left.row("encode", row.id) for row in rows]
     same = all(new is not None and _latents(new) == _latents(row) for new, row in zip(now, rows, strict=True))
-    since: Since = "gone" if photo is None else "unchanged" if same else "changed"
+    example = Example.of(rows[0])
+    gone = now == [None] * len(now) if example.regularisation else photo is None
+    since: Since = "gone" if gone else "unchanged" if same else "changed"
     pictures = tuple(_trained_picture(left, row) for row in rows)
-    digest = Example.of(rows[0]).photo_digest
-    return TrainedPhoto(id, photo.path if photo else "", digest, since, pictures)
+    path = photo.path if photo else ""
+    return TrainedPhoto(id, path, example.photo_digest, since, pictures, example.regularisation)
 
 
 def _latents(row: Row) -> str:
@@ -540,7 +557,11 @@ def _many(count: int, what: str) -> str:
 
 def _descent(left: _Left, id: str) -> Descent:
     source = left.row("collect", id)
-    stopped, reason, left_out = _stop(left, id)
+    beside = left.row("encode", id)
+    if beside is not None and beside.state == "kept" and Example.of(beside).regularisation:
+        stopped, reason, left_out = "", "", ()
+    else:
+        stopped, reason, left_out = _stop(left, id)
     runs = [run for run in left.runs if any(Example.of(row).photo == id for row in run.examples)]
     checkpoints = [(run, one) for run in runs for one in run.checkpoints]
     digests = {one.digest for _, one in checkpoints}
@@ -562,6 +583,7 @@ def _descent(left: _Left, id: str) -> Descent:
             for role in ("lora", "webui")
             if role in row.files
         ),
+        aside=tuple(run.key for run in left.runs if id in run.aside),
     )
 
 

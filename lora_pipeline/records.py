@@ -185,11 +185,14 @@ class Example(Record):
     Args:
         photo: id of the photo.
         bucket: width and height to which the picture was brought, pixels.
+        own_bucket: the bucket that its own shape asks for; another than `bucket` if that one would have filled no batch.
         repeats: how often it is seen in an epoch.
         caption: the words that were encoded.
         hidden: share of its latents that are kept out of the loss, 0 to 1.
         cut_tokens: tokens at the caption's end that the text encoder has no room for.
         photo_digest: SHA-256 of the photo's file, as it was when the picture was cut from it.
+        loss_weight: what its loss is multiplied by: 1 for the subject, the prior loss weight for a regularisation picture.
+        regularisation: whether it shows others of the class, not the subject.
     """
 
     photo: str
@@ -199,6 +202,9 @@ class Example(Record):
     hidden: float
     cut_tokens: int = 0
     photo_digest: str = ""
+    loss_weight: float = 1.0
+    regularisation: bool = False
+    own_bucket: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,10 @@ class BaseSettings(Section):
     """Which base model everything is trained on and drawn with."""
 
     family: Annotated[
-        str, Field(description="Name of the base model's family, a file in `families/`, such as sd15.")
+        str,
+        Field(
+            description="Name of the base model's family: sd15, sdxl, flux, sd35, flux2_klein, z_image or qwen_image."
+        ),
     ] = "sd15"
     model: Annotated[
         str,
@@ -237,10 +240,58 @@ class EncodeSettings(Section):
         int,
         Field(ge=8, le=256, multiple_of=8, description="Sides of buckets are multiples of this (pixels, 8 to 256)."),
     ] = 64
+    bucket_min_px: Annotated[
+        int,
+        Field(ge=0, le=4096, description="Shortest side of a bucket; 0 is half the training size (pixels, 0 to 4096)."),
+    ] = 0
+    bucket_max_px: Annotated[
+        int,
+        Field(
+            ge=0, le=4096, description="Longest side of a bucket; 0 is double the training size (pixels, 0 to 4096)."
+        ),
+    ] = 0
+    bucket_area: Annotated[
+        Literal["nearest", "at_most"],
+        Field(
+            description="Whether a bucket's area is as near to the square's as its step allows, or never over it (as in sd-scripts)."
+        ),
+    ] = "nearest"
+    bucket_no_upscale: Annotated[
+        bool,
+        Field(
+            description="Whether a picture is never enlarged: its bucket is cut from it, whatever the shortest and longest side."
+        ),
+    ] = False
+    merge_small_buckets: Annotated[
+        bool,
+        Field(description="Whether a bucket that fills no batch joins the one whose aspect ratio is nearest."),
+    ] = True
     repeats: Annotated[
         int, Field(ge=1, le=1000, description="How often each picture is seen in an epoch (1 to 1000).")
     ] = 10
     flip: Annotated[bool, Field(description="Whether each picture is also seen mirrored, its mask too.")] = False
+    caption_prefix: Annotated[str, Field(description="Words put before each caption, with a space; empty is none.")] = (
+        ""
+    )
+    caption_suffix: Annotated[str, Field(description="Words put after each caption, with a space; empty is none.")] = ""
+
+    regularisation_folder: Annotated[
+        str,
+        Field(
+            description="Folder of pictures of others of the class, seen as often as the subject's together; empty is none."
+        ),
+    ] = ""
+    prior_loss_weight: Annotated[
+        float, Field(ge=0, le=10, description="What a regularisation picture's loss is multiplied by (0 to 10).")
+    ] = 1.0
+
+    @model_validator(mode="after")
+    def _sides_in_order(self) -> Self:
+        if self.bucket_min_px > self.resolution_px or 0 < self.bucket_max_px < self.resolution_px:
+            raise ValueError(
+                f"resolution_px ({self.resolution_px}) must lie between bucket_min_px ({self.bucket_min_px}) and bucket_max_px ({self.bucket_max_px})"
+            )
+        return self
 
 
 class FitSettings(Section):
@@ -253,31 +304,138 @@ class FitSettings(Section):
         ),
     ] = 42
     epochs: Annotated[int, Field(ge=1, le=1000, description="Epochs; each leaves a LoRA file (1 to 1000).")] = 10
-    batch_size: Annotated[int, Field(ge=1, le=256, description="Pictures a step (1 to 256).")] = 2
+    batch_size: Annotated[int, Field(ge=1, le=256, description="Pictures a batch (1 to 256).")] = 2
+    gradient_accumulation_steps: Annotated[
+        int, Field(ge=1, le=1000, description="Batches whose gradients are summed up before an update (1 to 1000).")
+    ] = 1
+    held_out_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.5,
+            description="Share of the photos that train nothing, so that each epoch's loss on them can be told; 0 is none (0 to 0.5).",
+        ),
+    ] = 0.0
+    network_type: Annotated[
+        Literal["lora", "dora"],
+        Field(description="dora also learns how long each output's weights are; only diffusers draws it as trained."),
+    ] = "lora"
     network_dim: Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA (1 to 1024).")] = 32
     network_alpha: Annotated[
         float, Field(gt=0, le=1024, description="The LoRA's output is scaled by alpha / dim (0 to 1024).")
     ] = 16.0
+    network_conv_dim: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1024,
+            description="Rank on a U-Net's convolutions larger than 1x1; its other layers outside the transformers then get network_dim. 0 is none of these (0 to 1024).",
+        ),
+    ] = 0
+    network_conv_alpha: Annotated[
+        float,
+        Field(gt=0, le=1024, description="Alpha of network_conv_dim, as network_alpha of network_dim (0 to 1024)."),
+    ] = 1.0
+    rank_stabilised: Annotated[
+        bool, Field(description="Whether the LoRA's output is scaled by alpha / sqrt(dim) in place of alpha / dim.")
+    ] = False
+    network_dropout: Annotated[
+        float, Field(ge=0, lt=1, description="Share of the LoRA's input that is zeroed at each look (0 to under 1).")
+    ] = 0.0
+    optimizer_type: Annotated[
+        Literal["AdamW", "AdamW8bit", "Prodigy", "Adafactor", "Lion", "AdamWScheduleFree"],
+        Field(
+            description="Optimiser. Prodigy finds its own rate: set unet_lr to 1. AdamWScheduleFree has no course: after its warm-up the rate is unet_lr."
+        ),
+    ] = "AdamW"
     unet_lr: Annotated[float, Field(gt=0, le=1, description="Learning rate of the denoiser's LoRA (0 to 1).")] = 1e-4
     lr_scheduler: Annotated[
-        Literal["constant", "cosine", "cosine_with_restarts"],
-        Field(description="Course of the learning rate over the run."),
+        Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"],
+        Field(description="Course of the learning rate over the run, after the warm-up."),
     ] = "cosine_with_restarts"
     lr_scheduler_num_cycles: Annotated[
         int, Field(ge=1, le=100, description="Cycles of cosine_with_restarts (1 to 100).")
     ] = 3
+    lr_scheduler_power: Annotated[
+        float, Field(gt=0, le=10, description="Power of polynomial; 1 is a straight line (0 to 10).")
+    ] = 1.0
     lr_warmup_steps: Annotated[
         int, Field(ge=0, le=100000, description="Steps over which the learning rate rises from 0 (0 to 100000).")
     ] = 0
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="AdamW's weight decay (0 to 1).")] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="The optimiser's weight decay (0 to 1).")] = 0.01
     max_grad_norm: Annotated[
         float, Field(ge=0, le=1000, description="Gradients are clipped to this norm; 0 is never (0 to 1000).")
     ] = 1.0
     min_snr_gamma: Annotated[
         float, Field(ge=0, le=100, description="Gamma of the min-SNR loss weight; 0 is no weight (0 to 100).")
     ] = 5.0
+    debiased_estimation_loss: Annotated[
+        bool,
+        Field(description="Whether losses are weighed by 1 / sqrt(SNR), or by 1 / (SNR + 1) for a v-prediction model."),
+    ] = False
+    loss_type: Annotated[
+        Literal["l2", "huber", "smooth_l1"],
+        Field(description="How an error of the prediction is counted; huber and smooth_l1 forgive outliers."),
+    ] = "l2"
+    huber_schedule: Annotated[
+        Literal["snr", "exponential", "constant"],
+        Field(description="How the threshold of huber and smooth_l1 falls from 1 to huber_c as the noise grows."),
+    ] = "snr"
+    huber_c: Annotated[
+        float,
+        Field(gt=0, le=1, description="Threshold of huber and smooth_l1 at the strongest noise (0 to 1)."),
+    ] = 0.1
     noise_offset: Annotated[
         float, Field(ge=0, le=1, description="Strength of the noise offset; 0 is none (0 to 1).")
+    ] = 0.0
+    noise_offset_random_strength: Annotated[
+        bool, Field(description="Whether each look draws its noise offset's strength, from 0 to noise_offset.")
+    ] = False
+    adaptive_noise_scale: Annotated[
+        float,
+        Field(
+            ge=-10,
+            le=10,
+            description="Times the absolute mean of a latent channel is added to the noise offset's strength (-10 to 10).",
+        ),
+    ] = 0.0
+    timestep_sampling: Annotated[
+        Literal["uniform", "sigmoid", "logit_normal", "shift"],
+        Field(
+            description="How noise levels are drawn; all but uniform are for flow-matching models. logit_normal is sd-scripts' sigma with weighting_scheme logit_normal."
+        ),
+    ] = "uniform"
+    sigmoid_scale: Annotated[
+        float,
+        Field(gt=0, le=10, description="Scale of the normal number that sigmoid and shift begin with (0 to 10)."),
+    ] = 1.0
+    discrete_flow_shift: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=100,
+            description="How far shift and logit_normal go towards noise; 1 is not at all (0 to 100; empty: as the base model's own scheduler).",
+        ),
+    ] = None
+    logit_mean: Annotated[
+        float,
+        Field(ge=-10, le=10, description="Mean of logit_normal; higher is less noise (-10 to 10)."),
+    ] = 0.0
+    logit_std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of logit_normal (0 to 10).")] = 1.0
+    shuffle_caption: Annotated[
+        bool, Field(description="Whether a caption's tags (between commas) come in another order at each look.")
+    ] = False
+    keep_tokens: Annotated[
+        int,
+        Field(
+            ge=0, le=1000, description="So many tags at a caption's beginning are never moved or dropped (0 to 1000)."
+        ),
+    ] = 0
+    caption_dropout_rate: Annotated[
+        float, Field(ge=0, le=1, description="Share of looks at which the caption is empty (0 to 1).")
+    ] = 0.0
+    caption_tag_dropout_rate: Annotated[
+        float, Field(ge=0, le=1, description="Share of a caption's tags that are left out at each look (0 to 1).")
     ] = 0.0
     masked_loss: Annotated[bool, Field(description="Whether hidden faces are kept out of the loss.")] = True
     gradient_checkpointing: Annotated[
@@ -300,6 +458,12 @@ class FitSettings(Section):
             description="Prompt of the sample picture of each epoch; {trigger} and {class} are filled in. Empty is none."
         ),
     ] = "a photo of {trigger} {class}"
+
+    @model_validator(mode="after")
+    def _adds_to_something(self) -> Self:
+        if self.adaptive_noise_scale and not self.noise_offset:
+            raise ValueError("adaptive_noise_scale adds to noise_offset, which is 0: set noise_offset too")
+        return self
 
 
 class GradeSettings(Section):

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -15,6 +16,7 @@ from lora_pipeline.settings import Section, Settings, sentences
 from lora_pipeline.store import Store, write_text
 
 FILE = "subject.yaml"
+_HEAD = "# Who or what is trained. Keys: lora-pipeline settings; a caption by hand goes to captions/<photo>.txt\n"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -113,6 +115,28 @@ def new(store: Store, subject: Subject) -> Path:
     subject.whole_settings()
     tree = subject.model_dump(mode="json", by_alias=True)
     (folder / "captions").mkdir(parents=True, exist_ok=True)
-    text = "# Who or what is trained. Keys: lora-pipeline settings; a caption by hand goes to captions/<photo>.txt\n"
-    write_text(file, text + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    write_text(file, _HEAD + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
     return file
+
+
+def settle(store: Store, name: str, settings: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write other settings into a subject's `subject.yaml` and leave all else in it; returns where the file is kept as it was.
+
+    The caller has made sure that they go together with its recipe.
+    """
+    file = store.subject(name) / FILE
+    before = file.read_text(encoding="utf-8")
+    aside = _free(file)
+    write_text(aside, before)
+    tree: dict[str, Any] = yaml.safe_load(before)
+    tree["settings"] = {section: dict(fields) for section, fields in settings.items()}
+    write_text(file, _HEAD + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    return aside
+
+
+def _free(file: Path) -> Path:
+    """A name beside a file that no file has yet."""
+    number = 1
+    while (aside := file.with_name(f"{file.stem}.before-{number}{file.suffix}")).exists():
+        number += 1
+    return aside

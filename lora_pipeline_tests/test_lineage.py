@@ -298,3 +298,23 @@ print(*{{"torch", "diffusers", "dagster", "PIL"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_photo_kept_aside_made_no_checkpoint_and_both_ways_say_so(world: World, tmp_path: Path) -> None:
+    from lora_pipeline.settings import FitSettings
+    from lora_pipeline.stages.fit import without_held_out
+
+    mine = World(Store(shutil.copytree(world.store.subject("anna").parents[1], tmp_path / "data")))
+    rows = (example("a.jpg", "close", was="1"), example("trip/b.jpg", "close", was="2"))
+    split = without_held_out(manifest.Manifest(tmp_path, rows), FitSettings(held_out_share=0.5))
+    other = key_of("held out run")
+    run(mine, other, list(split.rows), epochs=1)
+    told = photos_of(mine.store, "anna", str(mine.lora(other, 1)))
+    assert [photo.id for photo in told.photos] == ["trip/b.jpg"]
+    assert told.aside == ("a.jpg",)
+    assert told.lines()[-1] == "kept aside for the held-out loss, and not trained on: a.jpg"
+    aside = made_from(mine.store, "anna", "a.jpg")
+    assert other not in {made.run for made in aside.checkpoints}
+    assert aside.aside == (other,)
+    assert any("kept aside for the held-out loss in run" in line for line in aside.lines())
+    assert made_from(mine.store, "anna", "trip/b.jpg").aside == ()

@@ -1,8 +1,10 @@
 """The README is kept true: its tree is the disk's, its paths exist, its commands are run by the tests."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,11 +62,13 @@ def test_every_command_of_the_terminal_runs(tmp_path: Path) -> None:
     draw_subject_photos(photos)
     for file in sorted(photos.iterdir())[20:]:
         file.unlink()
+    (tmp_path / "civitai.json").write_text(json.dumps({"params": {"maxTrainEpochs": 3, "clipSkip": 2}}))
+    shutil.copytree(photos, tmp_path / "12_jx265 woman")
     environment = {**os.environ, "LORA_PIPELINE_HOME": str(tmp_path)}
     for command in commands():
         if command in ELSEWHERE:
             continue
-        words = shlex.split(command.replace("~/jane", str(photos)).replace("sd15_person", "bundled_person"))
+        words = shlex.split(command.replace("~/", f"{tmp_path}/").replace("sd15_person", "bundled_person"))
         assert words[0] == "lora-pipeline", command
         done = subprocess.run(
             [sys.executable, "-m", "lora_pipeline.cli", *words[1:]],

@@ -73,6 +73,7 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
         ({"crop": {"framings": ("near",)}}, "crop.framings.0"),
         ({"crop": {"framings": ()}}, "crop.framings"),
         ({"crop": None}, "crop: Input should be a valid dictionary"),
+        ({"fit": {"adaptive_noise_scale": 0.1}}, "fit: adaptive_noise_scale adds to noise_offset, which is 0"),
         ({"fit": {"epochs": 0}, "encode": {"repeats": 0}}, "encode.repeats"),
     ],
 )

@@ -1,19 +1,54 @@
 """`training_set`."""
 
-from collections import Counter
+from typing import Any
 
 from lora_pipeline.assets.checks import COMPLETE, set_complete
 from lora_pipeline.assets.report import table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
+from lora_pipeline.manifest import read
 from lora_pipeline.records import Example
+from lora_pipeline.stages.encode import REGULARISATION
 
 
 @stage("training_set", after=["blurred_set", "captions"], gpu=True, checks=[COMPLETE])
 def training_set(work: Work, outcome: Outcome) -> Shown:
     """Pictures and captions as the trainer takes them: buckets, repeats, cached latents and text embeddings."""
     examples = [Example.of(row) for row in outcome.manifest.kept]
-    buckets = Counter(f"{width} × {height}" for width, height in (example.bucket for example in examples))
-    photos = {example.photo for example in examples}
-    shown = {"buckets": table(("bucket", "pictures"), sorted(buckets.items())), "photos": len(photos)}
+    lines = [
+        _line(bucket, examples, work.settings.fit.batch_size) for bucket in sorted({one.bucket for one in examples})
+    ]
+    shown = {
+        "buckets": table(("bucket", "pictures", "pictures × repeats", "remarks"), lines),
+        "photos": len({example.photo for example in examples if not example.regularisation}),
+        **_beside(work, examples),
+    }
     return shown, [set_complete(work.made("describe"), outcome.manifest)]
+
+
+def _beside(work: Work, examples: list[Example]) -> dict[str, Any]:
+    """Of the regularisation pictures: how many, their share of what is seen in an epoch, and which cannot be used."""
+    others = [one for one in examples if one.regularisation]
+    unused = [row for row in read(work.folder("encode"), REGULARISATION).rows if row.state != "kept"]
+    if not others and not unused:
+        return {}
+    share = sum(one.repeats for one in others) / max(1, sum(one.repeats for one in examples))
+    return {
+        "regularisation pictures": len(others),
+        "regularisation pictures' share of an epoch": f"{share:.0%}",
+        "regularisation pictures left out": table(("picture", "why"), [(row.id, row.reason) for row in unused]),
+    }
+
+
+def _line(bucket: tuple[int, int], examples: list[Example], batch_size: int) -> tuple[object, ...]:
+    within = [one for one in examples if one.bucket == bucket]
+    looks = sum(one.repeats for one in within)
+    joined = sorted({one.own_bucket for one in within if one.own_bucket} - {bucket})
+    remarks = [f"{_told(own)} would have filled no batch and joined it" for own in joined]
+    if looks < batch_size:
+        remarks.append(f"fills no batch of {batch_size}")
+    return _told(bucket), len(within), looks, "; ".join(remarks)
+
+
+def _told(bucket: tuple[int, int]) -> str:
+    return f"{bucket[0]} × {bucket[1]}"

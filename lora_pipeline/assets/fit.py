@@ -62,6 +62,9 @@ def _epoch_metadata(made: Manifest, row: Row, report: EpochReport) -> dict[str, 
         "trained on (manifest digest)": checkpoint.trained_on,
         "trained on (manifest)": dg.MetadataValue.path(str(file.parent / "trained_on.parquet")),
     }
+    if report.held_out_loss is not None and report.base_held_out_loss is not None:
+        shown["held-out loss"] = report.held_out_loss
+        shown["held-out loss of the base model"] = report.base_held_out_loss
     if "sample" in row.files:
         shown["sample"] = picture(made.path(row, "sample"), f"sample of epoch {checkpoint.epoch}")
     return shown

@@ -4,6 +4,8 @@ import logging
 import os
 
 from lora_pipeline.errors import SettingsError
+from lora_pipeline.families.flux import Flux
+from lora_pipeline.families.flux2_klein import Flux2Klein
 from lora_pipeline.families.protocol import (
     Conditioning,
     Family,
@@ -12,8 +14,12 @@ from lora_pipeline.families.protocol import (
     PredictionKind,
     TextEncoder,
 )
+from lora_pipeline.families.qwen_image import QwenImage
 from lora_pipeline.families.sd15 import StableDiffusion15
+from lora_pipeline.families.sd35 import StableDiffusion35
+from lora_pipeline.families.sdxl import StableDiffusionXL
 from lora_pipeline.families.weights import base_path
+from lora_pipeline.families.z_image import ZImage
 
 __all__ = [
     "FAMILIES",
@@ -30,14 +36,25 @@ __all__ = [
 
 # Two warnings that are no news to anybody here: a kernel for 4-bit weights that is not installed, and that a LoRA of the denoiser
 # holds nothing for the text encoder.
-for noisy in ("bitsandbytes.backends.cpu.ops", "diffusers.loaders.peft"):
+for noisy in ("bitsandbytes.backends.cpu.ops", "diffusers.loaders.peft", "diffusers.loaders.lora_base"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
 # torch's threads on the CPU wait for each other by spinning, unless told otherwise before torch is imported. On two cores of which
 # something else wants one, a training step of the bundled model took 0.4 to 1.2 s spinning and 0.13 s not.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-FAMILIES: dict[str, Family] = {one.name: one for one in (StableDiffusion15(),)}
+FAMILIES: dict[str, Family] = {
+    one.name: one
+    for one in (
+        StableDiffusion15(),
+        StableDiffusionXL(),
+        Flux(),
+        StableDiffusion35(),
+        Flux2Klein(),
+        ZImage(),
+        QwenImage(),
+    )
+}
 
 
 def family(name: str) -> Family:

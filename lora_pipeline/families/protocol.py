@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lora_pipeline.families.kohya import Naming
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ class NoiseSchedule:
     Args:
         kind: what the denoiser predicts: ε; v = alpha · ε − sigma · x_0 (Salimans and Ho 2022); or the flow ε − x_0.
         alphas, sigmas: T numbers each, by timestep. For a diffusion, alphas² = ᾱ ("alphas_cumprod") and sigmas² = 1 − ᾱ.
+        shift: how a flow's own scheduler spreads its timesteps: sigma becomes shift · sigma / (1 + (shift − 1) · sigma); 1 is evenly.
+            `sigmas` are even; a trainer that draws timesteps by this shift sees them as often as the model's makers did.
     """
 
     kind: PredictionKind
     alphas: tuple[float, ...]
     sigmas: tuple[float, ...]
+    shift: float = 1.0
 
 
 class PictureEncoder(Protocol):
@@ -84,8 +88,23 @@ class Family(Protocol):
         ...
 
     @property
+    def naming(self) -> Naming:
+        """What other programs call the family and the modules of a LoRA for it."""
+        ...
+
+    @property
     def lora_targets(self) -> tuple[str, ...]:
         """Endings of the names of the denoiser's modules that get a LoRA."""
+        ...
+
+    @property
+    def conv_targets(self) -> tuple[str, ...]:
+        """Endings of the names of the modules that get one too where convolutions are trained; empty: there are none."""
+        ...
+
+    @property
+    def half(self) -> Literal["float16", "bfloat16"]:
+        """The 16-bit format that the model was made for, and draws in without overflowing."""
         ...
 
     def check(self, base: BaseSettings) -> None:
@@ -131,7 +150,10 @@ class Family(Protocol):
             module: what `open_denoiser` gave.
             noisy: x_t, B×C×h×w.
             timesteps: B whole numbers, 0 to T − 1.
-            conditioning: what `TextEncoder.encode` gave, stacked to a batch axis in front.
+            conditioning: what `TextEncoder.encode` gave, stacked to a batch axis in front; and `framing` (B×6 float32, in
+                pixels), how each picture came into its size: height and width of the original, top and left of what was cut out of
+                it after it was scaled, height and width of that. A family may do without, and takes an absent one for a
+                whole picture of the latents' size.
 
         Returns:
             B×C×h×w, of the schedule's kind.
@@ -155,5 +177,14 @@ class Family(Protocol):
 
         Raises:
             ModelError: as `check`.
+        """
+        ...
+
+    def guided(self, scale: float, negative: Sequence[str]) -> dict[str, Any]:
+        """How the pipeline's call is told of guidance: its own words for the scale, and for what to draw away from.
+
+        Args:
+            scale: of the guidance; 1 is none.
+            negative: a prompt a picture; left out where the model knows none.
         """
         ...

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lora_pipeline.errors import ModelError, SettingsError
-from lora_pipeline.families import base_path, family, weights
+from lora_pipeline.families import FAMILIES, base_path, family, weights
 from lora_pipeline.families.lora_file import read_metadata
 from lora_pipeline.settings import BaseSettings
 
@@ -111,10 +111,11 @@ def test_the_bundled_model_is_found_in_the_package_or_said_to_be_missing(monkeyp
     assert base_path(base("bundled")) == tmp_path / "base"
 
 
-def test_a_gated_model_names_licence_and_token(hub):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_gated_model_names_licence_and_token(hub, name):
     hub["/api/models/some/model"] = (403, "GatedRepo")
     with pytest.raises(ModelError, match=r"accept its licence at https://huggingface.co/some/model .*HF_TOKEN"):
-        family("sd15").check(base("some/model"))
+        family(name).check(BaseSettings(family=name, model="some/model"))
 
 
 def test_a_model_that_the_hub_has_not_is_told(hub):
@@ -161,7 +162,7 @@ def test_a_single_files_digest_is_of_its_bytes_whatever_the_part(tmp_path):
 
 def test_an_unknown_family_gets_the_nearest_name():
     with pytest.raises(SettingsError, match="did you mean 'sd15'"):
-        family("sd51")
+        family("sd_15")
 
 
 def test_a_files_words_are_read_back(tmp_path):

@@ -7,24 +7,26 @@ import pytest
 
 from lora_pipeline.settings import BaseSettings
 
-RandomLora = Callable[[BaseSettings, Path, int], Path]
+RandomLora = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
 def random_lora() -> RandomLora:
-    """Write a LoRA of random weights, strong enough to be seen: rank 4, alpha 2, as `fit` would save it."""
+    """Write a LoRA of random weights, strong enough to be seen: rank 4, alpha 2 (`conv`: of convolutions), as `fit` would save it."""
 
-    def make(base: BaseSettings, path: Path, seed: int) -> Path:
+    def make(
+        base: BaseSettings, path: Path, seed: int, conv: tuple[int, float] | None = None, dora: bool = False
+    ) -> Path:
         import torch
-        from peft import LoraConfig, inject_adapter_in_model
 
         from lora_pipeline.families import family
+        from lora_pipeline.stages.fit.adapter import inject
 
         plug = family(base.family)
         unet = plug.open_denoiser(base, "cpu", "float32")
+        inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv, dora=dora)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            inject_adapter_in_model(LoraConfig(r=4, lora_alpha=2, target_modules=list(plug.lora_targets)), unet)
             for name, parameter in unet.named_parameters():
                 if "lora_B" in name:
                     torch.nn.init.normal_(parameter, std=0.3)

@@ -17,14 +17,15 @@ from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Row
 from lora_pipeline.settings import BaseSettings, EncodeSettings
-from lora_pipeline.stages.encode.buckets import Size, bucket_of, into_bucket
+from lora_pipeline.stages.encode.buckets import Planned, Size, into_bucket, placed, plan
+from lora_pipeline.stages.encode.regularisation import Words, balanced, gather
 from lora_pipeline.stages.encode.visible import hidden_pixels, visible_cells
 from lora_pipeline.store import whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 LATENTS, TEXTS = "latents", "texts"
 
 
@@ -34,11 +35,13 @@ def encode(
     folder: Path,
     settings: EncodeSettings,
     base: BaseSettings,
+    batch_size: int = 1,
+    words: Words = Words("", ""),
     progress: Progress = silent,
 ) -> Outcome:
     """Bring the training set up to date.
 
-    Three tables in one folder: `latents` (a row a picture; made of the picture, its mask and the autoencoder), `texts` (a row a
+    Three tables in one folder (and a fourth of regularisation pictures, if there are any): `latents` (a row a picture; made of the picture, its mask and the autoencoder), `texts` (a row a
     caption; made of the words and the text encoder), and the `manifest`, which joins them and is what training reads. So a
     new caption encodes no picture, a new number of repeats encodes nothing, and a run that has nothing to encode opens no model.
 
@@ -47,45 +50,59 @@ def encode(
             crop's data.
         captions: rows of `Caption` under the same ids.
         folder: the stage's.
-        settings: size, bucket step, repeats, flip.
+        settings: size, buckets, repeats, flip, words around each caption.
         base: whose autoencoder and text encoder are used.
+        batch_size: that training will use; a bucket with fewer pictures × repeats joins its neighbour.
+        words: what the subject is called, for the captions of regularisation pictures.
         progress: told after each picture and each caption.
 
     Returns:
         Rows of `Example` with the files
 
         - `latents`: safetensors of `latents` (C×h×w float32, scaled) and `visible` (1×h×w float32, 1 where the loss counts), and
-          with `settings.flip` the mirrored picture's `latents_mirrored` and `visible_mirrored`;
+          with `settings.flip` the mirrored picture's `latents_mirrored` and `visible_mirrored`; and `framing` (6 float32), see `Family.predict`;
         - `text`: safetensors of what the family's denoiser is conditioned on (float32, no batch axis).
 
         A picture that is wholly hidden is dropped; one without a caption, or that cannot be read, has failed.
 
     Raises:
         ModelError: the base model's weights are missing or gated.
+        SettingsError: the folder of regularisation pictures is not there, or empty.
     """
     base_family = family(base.family)
     base_family.check(base)
     encoders = _Encoders(base_family, base)
-    size = [settings.resolution_px, settings.bucket_step_px, settings.flip]
+    keep_area_px = settings.resolution_px**2 if settings.bucket_no_upscale else 0
+    others = gather(settings.regularisation_folder, folder, words, progress)
+    sources = [(table, row) for table in (pictures, others) for row in table.kept]
+    sizes = {row.id: (_pixels(row, "width_px"), _pixels(row, "height_px")) for _, row in sources}
+    planned = plan(sizes, settings, batch_size)
     autoencoder = base_family.digest(base, "pictures")
     latents = refresh(
         folder,
         [
-            Item(row.id, [*_digests(row), autoencoder, *size], _Picture(pictures, row, settings))
-            for row in pictures.kept
+            Item(
+                row.id,
+                [*_digests(row), autoencoder, list(bucket or ()), keep_area_px, settings.flip],
+                _Picture(table, row, bucket, keep_area_px, settings.flip),
+            )
+            for table, row in sources
+            for bucket in [planned[row.id].bucket if row.id in planned else None]
         ],
         encoders.encode_picture,
-        settings=None,  # `size` holds those that count here
+        settings=None,  # the bucket stands for those that count here
         code_version=CODE_VERSION,
         name=LATENTS,
         what="encoding pictures",
         progress=progress,
     )
-    wanted = {row.id for row in pictures.kept}
+    pictured = {row.id: row for _, row in sources}
+    told = {row.id: _words(row, settings) for row in captions.kept if row.id in pictured}
+    told |= {row.id: str(row.data["text"]) for row in others.kept}
     text_encoder = base_family.digest(base, "texts")
     texts = refresh(
         folder,
-        [Item(row.id, [str(row.data["text"]), text_encoder], row) for row in captions.kept if row.id in wanted],
+        [Item(id, [text, text_encoder], (id, text)) for id, text in told.items()],
         encoders.encode_text,
         settings=None,
         code_version=CODE_VERSION,
@@ -93,10 +110,22 @@ def encode(
         what="encoding captions",
         progress=progress,
     )
-    captioned = {row.id: row for row in captions.rows}
+    captioned = {row.id: row for row in (*captions.rows, *others.kept)}
     encoded = {row.id: row for row in texts.manifest.rows}
+    beside = {row.id for row in others.kept}
+    subjects = sum(row.id not in beside and row.id in encoded for row in latents.manifest.kept)
+    room = balanced([row.id for row in latents.manifest.kept if row.id in beside], subjects * settings.repeats)
     joins = [
-        _Join(row, pictures.row(row.id), captioned.get(row.id), encoded.get(row.id), settings.repeats)
+        _Join(
+            row,
+            pictured[row.id],
+            captioned.get(row.id),
+            encoded.get(row.id),
+            told.get(row.id, ""),
+            settings,
+            planned.get(row.id),
+            room.get(row.id, 0) if row.id in beside else None,
+        )
         for row in latents.manifest.rows
     ]
     joined = refresh(
@@ -115,7 +144,9 @@ def encode(
 class _Picture:
     pictures: Manifest
     row: Row
-    settings: EncodeSettings
+    bucket: Size | None
+    keep_area_px: int
+    flip: bool
 
 
 @dataclass(frozen=True)
@@ -124,14 +155,18 @@ class _Join:
     picture: Row
     caption: Row | None
     text: Row | None
-    repeats: int
+    words: str
+    settings: EncodeSettings
+    planned: Planned | None
+    room: int | None  # how often a regularisation picture is seen in an epoch; None for a picture of the subject
 
     @property
-    def inputs(self) -> list[str]:
+    def inputs(self) -> list[Any]:
         """What the joined row is made of: keys stand for files, states and reasons for what has none."""
         rows = (self.latents, self.caption, self.text)
         told = ["" if row is None else f"{row.key} {row.state} {row.reason}" for row in rows]
-        return [*told, str(self.picture.data.get("photo_digest", ""))]
+        own = None if self.planned is None else self.planned.own
+        return [*told, str(self.picture.data.get("photo_digest", "")), own, self.room]
 
 
 @dataclass(frozen=True)
@@ -154,8 +189,11 @@ class _Encoders:
         import torch
         from PIL import ImageOps
 
-        picture = open_upright(job.pictures.path(job.row, "picture"))
-        bucket = bucket_of(*picture.size, job.settings.resolution_px, job.settings.bucket_step_px)
+        picture, bucket = open_upright(job.pictures.path(job.row, "picture")), job.bucket
+        if bucket is None:
+            raise PhotoError(
+                f"it is {picture.width} × {picture.height} pixels, less than a bucket's step, and encode.bucket_no_upscale is on"
+            )
         visible = self._visible(job, picture.size, bucket)
         data: dict[str, Any] = {
             "bucket": bucket,
@@ -168,11 +206,11 @@ class _Encoders:
                 state="dropped",
                 reason="all of it is hidden, or so near to a hidden face that it is kept out of the loss",
             )
-        looks = {"": into_bucket(picture, bucket)}
-        if job.settings.flip:
+        looks = {"": into_bucket(picture, bucket, job.keep_area_px)}
+        if job.flip:
             looks["_mirrored"] = ImageOps.mirror(looks[""])
         encoded = self.pictures.encode(torch.stack([_tensor(look) for look in looks.values()]))
-        tensors: dict[str, Any] = {}
+        tensors: dict[str, Any] = {"framing": torch.tensor(_framing(picture.size, bucket, job.keep_area_px))}
         for number, name in enumerate(looks):
             cells = visible[:, ::-1] if name else visible
             tensors[f"latents{name}"] = encoded[number].contiguous()
@@ -192,12 +230,14 @@ class _Encoders:
                 raise PhotoError(
                     f"its mask is {mask.width} × {mask.height} pixels and the picture {picture_px[0]} × {picture_px[1]}"
                 )
-        return visible_cells(hidden_pixels(mask, bucket), self.pictures.factor_px, self.pictures.reach_px)
+        return visible_cells(
+            hidden_pixels(mask, bucket, job.keep_area_px), self.pictures.factor_px, self.pictures.reach_px
+        )
 
-    def encode_text(self, row: Row, folder: Path) -> Made:
+    def encode_text(self, captioned: tuple[str, str], folder: Path) -> Made:
         """What the denoiser is told of one caption."""
-        text = str(row.data["text"])
-        path = f"{TEXTS}/{_slug(row.id)}.safetensors"
+        id, text = captioned
+        path = f"{TEXTS}/{_slug(id)}.safetensors"
         _write(folder / path, self.texts.encode([text])[0])
         return Made({"cut_tokens": self.texts.cut_tokens(text)}, {"text": path})
 
@@ -205,6 +245,10 @@ class _Encoders:
 def _joined(join: _Join, _: Path) -> Made:
     if join.latents.state != "kept":
         return Made(join.latents.data, state=join.latents.state, reason=join.latents.reason)
+    if join.room == 0:
+        return Made(
+            state="dropped", reason="there are more regularisation pictures than the subject is seen in an epoch"
+        )
     if join.caption is None:
         return Made(state="failed", reason="it has no caption")
     if join.text is None or join.text.state != "kept":
@@ -213,13 +257,32 @@ def _joined(join: _Join, _: Path) -> Made:
     example = Example(
         photo=str(join.picture.data.get("photo", join.picture.id)),
         bucket=tuple(join.latents.data["bucket"]),  # type: ignore[arg-type]
-        repeats=join.repeats,
-        caption=str(join.caption.data["text"]),
+        repeats=join.settings.repeats if join.room is None else join.room,
+        caption=join.words,
         hidden=round(float(join.latents.data["hidden"]), 6),  # type: ignore[arg-type]
         cut_tokens=int(join.text.data["cut_tokens"]),  # type: ignore[arg-type]
         photo_digest=str(join.picture.data.get("photo_digest", "")),
+        own_bucket=None if join.planned is None else join.planned.own,
+        regularisation=join.room is not None,
+        loss_weight=1.0 if join.room is None else join.settings.prior_loss_weight,
     )
     return Made(example.data(), {"latents": join.latents.files["latents"].path, "text": join.text.files["text"].path})
+
+
+def _framing(picture_px: Size, bucket: Size, keep_area_px: int) -> list[float]:
+    """Height and width of the picture, top and left of what is cut out of it, height and width of that; its mirror image has the same,
+    since what is cut out is the middle."""
+    _, (left, top, right, bottom) = placed(picture_px, bucket, keep_area_px)
+    return [float(side) for side in (picture_px[1], picture_px[0], top, left, bottom - top, right - left)]
+
+
+def _words(caption: Row, settings: EncodeSettings) -> str:
+    """A caption between its prefix and suffix, a space between them (`process_caption` of sd-scripts)."""
+    return " ".join(filter(None, (settings.caption_prefix, str(caption.data["text"]), settings.caption_suffix)))
+
+
+def _pixels(row: Row, name: str) -> int:
+    return int(row.data[name])  # type: ignore[arg-type]  # a crop's data
 
 
 def _digests(row: Row) -> list[str]:

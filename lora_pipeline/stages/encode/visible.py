@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 _LANCZOS_PX = 3  # a resized pixel holds something of what was so far away
 
 
-def hidden_pixels(mask: "Image", bucket: Size) -> NDArray[np.bool_]:
-    """A picture's mask (mode L, 0 hidden) in its bucket's frame: height × width, true where anything hidden may show."""
+def hidden_pixels(mask: "Image", bucket: Size, keep_area_px: int = 0) -> NDArray[np.bool_]:
+    """A picture's mask (mode L, 0 hidden) in its bucket's frame: height × width, true where anything hidden may show.
+
+    `keep_area_px` as for the picture, in `placed`.
+    """
     from PIL import Image
 
-    size, centre = placed(mask.size, bucket)
+    size, centre = placed(mask.size, bucket, keep_area_px)
     hidden = np.asarray(mask) < 255
     if size == mask.size:
         return hidden[centre[1] : centre[3], centre[0] : centre[2]]

@@ -4,6 +4,7 @@ Training is a generator of step reports (`trainer.py`); saving and drawing read 
 """
 
 from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, fit, to_nobody
+from lora_pipeline.stages.fit.held_out import held_out, without_held_out
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingReport
@@ -15,7 +16,9 @@ __all__ = [
     "StepReport",
     "TrainingReport",
     "fit",
+    "held_out",
     "plot_losses",
     "to_nobody",
     "total_steps",
+    "without_held_out",
 ]

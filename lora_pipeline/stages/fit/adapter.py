@@ -1,12 +1,49 @@
 """The LoRA in the denoiser: put in, read out, put back. The only file of this stage that knows peft."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from lora_pipeline.errors import TrainingError
+from lora_pipeline.families import Family
+from lora_pipeline.settings import FitSettings
 
 
-def inject(module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: int) -> dict[str, Any]:
+def alpha_of(settings: FitSettings) -> float:
+    """The alpha that scales the LoRA by alpha / dim, as every program that loads it will.
+
+    Rank-stabilised (Kalajdzievski 2023, eq. 3) is a scale of alpha / √dim. That is said by an alpha √dim times as great, and not by
+    peft's `use_rslora`, which a file cannot tell to programs that know dim and alpha alone.
+    """
+    return settings.network_alpha * (math.sqrt(settings.network_dim) if settings.rank_stabilised else 1)
+
+
+def conv_alpha_of(settings: FitSettings) -> float:
+    """As `alpha_of`, of the convolutions' LoRA."""
+    return settings.network_conv_alpha * (math.sqrt(settings.network_conv_dim) if settings.rank_stabilised else 1)
+
+
+def targets_of(family: Family, settings: FitSettings) -> tuple[str, ...]:
+    """Endings of the names of the modules that get a LoRA. Raises TrainingError if convolutions are wanted where there are none."""
+    if not settings.network_conv_dim:
+        return family.lora_targets
+    if not family.conv_targets:
+        raise TrainingError(
+            f"fit.network_conv_dim is for convolutions, and the denoiser of {family.name} has none: set it to 0"
+        )
+    return (*family.lora_targets, *family.conv_targets)
+
+
+def inject(
+    module: Any,
+    targets: tuple[str, ...],
+    dim: int,
+    alpha: float,
+    seed: int,
+    dropout: float = 0.0,
+    conv: tuple[int, float] | None = None,
+    dora: bool = False,
+) -> dict[str, Any]:
     """Put a new LoRA into a denoiser, in place.
 
     Hu et al. 2021, "LoRA": h = W x + (alpha / dim) · B A x, with A random (from the seed) and B zero, so the model is unchanged.
@@ -17,6 +54,10 @@ def inject(module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: 
         dim: rank.
         alpha: numerator of the scale.
         seed: of A.
+        dropout: share of x that is zeroed on its way to A (peft's; sd-scripts zeroes as great a share of A x).
+        conv: rank and alpha of convolutions larger than 1×1; None: as of all others.
+        dora: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", eq. 5: W' = m · (W + ΔW) / ‖W + ΔW‖ with ΔW the LoRA, the
+            norm over what each output reads, and m, which begins as ‖W‖, learnt too.
 
     Returns:
         The LoRA's float32 parameters by name: all that is trained.
@@ -27,7 +68,16 @@ def inject(module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: 
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=dim, lora_alpha=alpha, target_modules=list(targets))  # type: ignore[arg-type]  # alpha may be a float
+    wide = _wide(module, targets) if conv else ()
+    config = LoraConfig(
+        r=dim,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # may be a float
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        rank_pattern=dict.fromkeys(wide, conv[0]) if conv else {},
+        use_dora=dora,
+        alpha_pattern=dict.fromkeys(wide, conv[1]) if conv else {},  # type: ignore[arg-type]  # as above
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -37,6 +87,15 @@ def inject(module: Any, targets: tuple[str, ...], dim: int, alpha: float, seed: 
                 f"the base model's denoiser has no module that a LoRA can be put on ({', '.join(targets)}): {error}"
             ) from error
     return parameters(module)
+
+
+def _wide(module: Any, targets: tuple[str, ...]) -> list[str]:
+    """Names of the targets that are convolutions larger than 1×1."""
+    return [
+        name
+        for name, one in module.named_modules()
+        if name.endswith(tuple(f".{target}" for target in targets)) and max(getattr(one, "kernel_size", (1,))) > 1
+    ]
 
 
 def parameters(module: Any) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, is_planning
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.adapter import targets_of
+from lora_pipeline.stages.fit.captions import varies
+from lora_pipeline.stages.fit.held_out import without_held_out
 from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
@@ -18,7 +21,8 @@ from lora_pipeline.stages.fit.reports import EpochReport, StepReport
 
 CODE_VERSION = "1"
 OnEpoch = Callable[[Row, EpochReport], object]
-_NOT_LEARNT = {"state_every_steps", "sample_prompt"}  # settings that change no weight
+# Settings that change no weight, held_out_share but by the photos that it leaves out.
+_NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share"}
 
 
 def to_nobody(row: Row, report: EpochReport) -> None:
@@ -37,7 +41,7 @@ def fit(
     """Reuse the finished run of this training set, these settings and this base; else continue or begin it, in a process of its own.
 
     Runs lie in `folder/runs/<first 16 digits of the key>/`: `epoch-0001.safetensors` …, `samples/epoch-0001.png` …, `steps.jsonl`,
-    `epochs.jsonl`, `loss.png`, `job.json`, `trained_on.parquet` (which photos), and until it is finished `state/`. Runs of other keys
+    `epochs.jsonl`, `loss.png`, `job.json`, `trained_on.parquet` (which photos, and which were kept aside), and until it is finished `state/`. Runs of other keys
     are left alone.
 
     Args:
@@ -54,15 +58,17 @@ def fit(
         reused count epochs.
 
     Raises:
-        TrainingError: nothing to train on, a loss that is not finite, no memory, or the training process was killed.
+        TrainingError: nothing to train on, settings that the family cannot follow, a loss that is not finite, no memory, or the training process was killed.
         ModelError: the base model's weights are missing or gated.
     """
     if not training_set.kept:
         raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
     base_family = family(base.family)
     base_family.check(base)
-    job = _job(training_set, folder, settings, base, prompt)
+    targets_of(base_family, settings)
     total = total_steps(training_set, settings)
+    training_set = without_held_out(training_set, settings)
+    job = _job(training_set, folder, settings, base, prompt)
     there = len(epochs_in(job.epochs_file))
     seconds = 0.0
     if there < settings.epochs and is_planning():
@@ -95,11 +101,20 @@ def fit(
 def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str) -> Job:
     # What is learnt, and no more: a photo that was refused, or a prompt that is only drawn, does not void sixteen hours of work.
     learnt = [
-        (row.id, row.data["repeats"], [row.files[role].digest for role in ("latents", "text")])
+        (
+            row.id,
+            row.data["repeats"],
+            row.data.get("loss_weight", 1.0),
+            [row.files[role].digest for role in ("latents", "text")],
+        )
         for row in training_set.kept
     ]
     settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)
-    key = key_of(learnt, settings_told, base.family, family(base.family).digest(base, "denoiser"), CODE_VERSION)
+    base_family = family(base.family)
+    parts = [base_family.digest(base, "denoiser")]
+    if varies(settings):  # then the run encodes words itself, of which the cached embeddings say nothing
+        parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
+    key = key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
     return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)
 
 

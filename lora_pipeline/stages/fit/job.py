@@ -8,6 +8,7 @@ from typing import Self
 
 from lora_pipeline.manifest import Manifest, read
 from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.held_out import held_out
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, of_line
 from lora_pipeline.store import digest_file, write_text
 
@@ -20,7 +21,7 @@ class Job:
         key: of the run: hash of all that its result depends on.
         run: the run's folder.
         training_set: folder under which the training set's files lie.
-        trained_on: digest of the training set's manifest; its copy is `trained_on.parquet` in the run's folder.
+        trained_on: digest of the training set's manifest, less what was kept aside; its copy is `trained_on.parquet` in the run's folder.
         settings: of the training.
         base: what is trained on.
         prompt: of the sample pictures; empty is none.
@@ -63,8 +64,13 @@ class Job:
 
     @property
     def examples(self) -> Manifest:
-        """The training set as it was when the run was begun."""
+        """The training set as it was when the run was begun; what was kept aside is not kept in it."""
         return Manifest(self.training_set, read(self.run, "trained_on").rows)
+
+    @property
+    def held_out(self) -> Manifest:
+        """The pictures that were kept aside when the run was begun."""
+        return held_out(self.examples)
 
     @property
     def state(self) -> Path:

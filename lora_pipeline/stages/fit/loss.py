@@ -1,15 +1,22 @@
 """The loss. It knows what kind of answer a model gives, never which model it holds.
 
+Its order is that of kohya-ss/sd-scripts (`process_batch` in train_network.py): per latent → mask → mean of each sample → × prior
+weight → min-SNR → debiased estimation → mean of the batch. One thing differs on purpose: the mean is over what the mask shows.
+
 Shape legend: B pictures, C latent channels, h × w latent cells. x_0 latents, ε noise, x_t noisy latents, all B×C×h×w; α and σ
 of x_t = α · x_0 + σ · ε, B numbers each; SNR = α² / σ².
 """
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Literal
 
 from lora_pipeline.families import PredictionKind
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LossType = Literal["l2", "huber", "smooth_l1"]
+HuberSchedule = Literal["snr", "exponential", "constant"]
 
 
 def noisy_latents(latents: "Tensor", noise: "Tensor", alpha: "Tensor", sigma: "Tensor") -> "Tensor":
@@ -50,15 +57,68 @@ def min_snr_weight(kind: PredictionKind, alpha: "Tensor", sigma: "Tensor", gamma
             return clipped * sigma.square()
 
 
-def sample_losses(answer: "Tensor", target: "Tensor", visible: "Tensor") -> "Tensor":
-    """Mean squared error of each sample over what is visible, B numbers; its derivative is exactly 0 where nothing is.
+def debiased_weight(kind: PredictionKind, alpha: "Tensor", sigma: "Tensor") -> "Tensor":
+    """The debiased estimation weight of each sample's loss, B numbers; the kind is no flow."""
+    snr = (alpha / sigma.clamp(min=1e-6)).square()
+    # Yu et al. 2024, "Debias the Training of Diffusion Models", eq. 9; bounded by 1000, and for v divided as well by SNR + 1
+    # in place of its root, as `apply_debiased_estimation` of sd-scripts does.
+    bounded = snr.clamp(min=1e-8, max=1000.0)
+    return 1 / (bounded + 1) if kind == "v_prediction" else bounded.rsqrt()
+
+
+def huber_threshold(
+    schedule: HuberSchedule, c: float, timesteps: "Tensor", count: int, alpha: "Tensor", sigma: "Tensor"
+) -> "Tensor":
+    """The error at which huber and smooth_l1 go from square to straight, B numbers: c to 1.
+
+    `get_huber_threshold_if_needed` of sd-scripts (its `huber_scale` is 1, which is its default).
+
+    Args:
+        schedule: `constant` is c; the others fall from 1 without noise to c in noise alone.
+        c: 0 to 1.
+        timesteps: B whole numbers.
+        count: how many timesteps the noise schedule has.
+        alpha, sigma: of the timesteps, B numbers each.
+    """
+    import torch
+
+    match schedule:
+        case "constant":
+            return torch.full_like(alpha, c)
+        case "exponential":
+            return torch.exp(math.log(c) / count * timesteps)
+        case "snr":
+            # σ / α is the noise level k-diffusion calls sigma: sqrt((1 − ᾱ) / ᾱ)
+            return (1 - c) / (1 + sigma / alpha.clamp(min=1e-6)).square() + c
+
+
+def latent_losses(
+    answer: "Tensor", target: "Tensor", loss_type: LossType = "l2", threshold: "Tensor | None" = None
+) -> "Tensor":
+    """The loss of each number of the answer, B×C×h×w, float32: `conditional_loss` of sd-scripts.
 
     Args:
         answer, target: B×C×h×w.
+        loss_type: huber and smooth_l1 are the pseudo-Huber loss with its square part, or its straight part, independent of
+            the threshold (Charbonnier et al. 1997; Girshick 2015 for the names).
+        threshold: B numbers; l2 needs none.
+    """
+    errors = answer.float() - target.float()
+    if loss_type == "l2" or threshold is None:
+        return errors.square()
+    c = _each(threshold)
+    smooth = (errors.square() + c.square()).sqrt() - c
+    return 2 * c * smooth if loss_type == "huber" else 2 * smooth
+
+
+def sample_losses(losses: "Tensor", visible: "Tensor") -> "Tensor":
+    """Mean loss of each sample over what is visible, B numbers; its derivative is exactly 0 where nothing is.
+
+    Args:
+        losses: of each number of the answer, B×C×h×w.
         visible: B×1×h×w, 1 where the loss counts and 0 where it does not; at least one 1 a sample.
     """
-    squares = (answer.float() - target.float()).square() * visible
-    return squares.sum(dim=(1, 2, 3)) / (visible.sum(dim=(1, 2, 3)) * answer.shape[1])
+    return (losses * visible).sum(dim=(1, 2, 3)) / (visible.sum(dim=(1, 2, 3)) * losses.shape[1])
 
 
 def _each(numbers: "Tensor") -> "Tensor":

@@ -1,6 +1,7 @@
 """Which pictures are in which batch: pure, so that a forecast and a resumed run need no model.
 
-Steps of a run = epochs × the sum over buckets of ⌈pictures × repeats ÷ batch⌉, since a batch never mixes sizes.
+Steps of a run = epochs × ⌈the sum over buckets of ⌈pictures × repeats ÷ batch⌉ ÷ accumulation⌉, since a batch never mixes sizes and
+an epoch's last batches do not wait for the next one's: `max_train_steps` of kohya-ss/sd-scripts' train_network.py.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ import numpy as np
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import FitSettings
+from lora_pipeline.stages.fit.held_out import without_held_out
 
 Size = tuple[int, int]
 
@@ -24,9 +26,20 @@ class Look:
     mirrored: bool
 
 
-def steps_per_epoch(looks: Mapping[Size, int], batch_size: int) -> int:
-    """Steps of an epoch. `looks` is how often pictures of each bucket are seen in it."""
-    return sum(-(-count // batch_size) for count in looks.values())
+def steps_per_epoch(looks: Mapping[Size, int], batch_size: int, accumulation: int = 1) -> int:
+    """Steps (updates) of an epoch.
+
+    Args:
+        looks: how often pictures of each bucket are seen in it.
+        batch_size: pictures a batch.
+        accumulation: batches a step.
+    """
+    return -(-sum(-(-count // batch_size) for count in looks.values()) // accumulation)
+
+
+def grouped(order: Sequence[tuple[Look, ...]], accumulation: int) -> list[tuple[tuple[Look, ...], ...]]:
+    """An epoch's batches by step; the last step may have fewer."""
+    return [tuple(order[begin : begin + accumulation]) for begin in range(0, len(order), accumulation)]
 
 
 def looks_per_bucket(examples: Sequence[Example]) -> Counter[Size]:
@@ -39,8 +52,9 @@ def looks_per_bucket(examples: Sequence[Example]) -> Counter[Size]:
 
 def total_steps(training_set: Manifest, settings: FitSettings) -> int:
     """Steps of a whole run, for a forecast."""
-    examples = [Example.of(row) for row in training_set.kept]
-    return settings.epochs * steps_per_epoch(looks_per_bucket(examples), settings.batch_size)
+    examples = [Example.of(row) for row in without_held_out(training_set, settings).kept]
+    looks = looks_per_bucket(examples)
+    return settings.epochs * steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
 
 
 def batches(

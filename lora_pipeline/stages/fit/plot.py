@@ -5,12 +5,14 @@ from typing import Any
 
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.manifest import Manifest
-from lora_pipeline.stages.fit.job import steps_in
+from lora_pipeline.stages.fit.job import epochs_in, steps_in
 from lora_pipeline.store import whole
 
 
 def plot_losses(checkpoints: Manifest) -> Path:
     """Draw `loss.png` into the run's folder and give its path: every step thin, each epoch's mean thick, the learning rate.
+
+    With photos kept aside, the loss on them too, from before the first step to each epoch's end.
 
     Args:
         checkpoints: what `fit` gave.
@@ -43,6 +45,17 @@ def plot_losses(checkpoints: Manifest) -> Path:
             losses.plot(
                 ends, (mean, mean), color="tab:blue", linewidth=2.5, label="mean of an epoch" if epoch == 1 else None
             )
+        epochs = [one for one in epochs_in(run / "epochs.jsonl") if one.held_out_loss is not None]
+        if epochs:
+            ends = {step.epoch: step.step for step in steps}
+            losses.plot(
+                [0, *(ends[one.epoch] for one in epochs)],
+                [epochs[0].base_held_out_loss, *(one.held_out_loss for one in epochs)],
+                color="tab:green",
+                marker="o",
+                markersize=4,
+                label="loss on the photos kept aside",
+            )
         losses.set_xlabel("step")
         losses.set_ylabel("loss")
         losses.set_ylim(bottom=0)
@@ -52,7 +65,7 @@ def plot_losses(checkpoints: Manifest) -> Path:
         )
         rates.set_ylabel("learning rate")
         rates.set_ylim(bottom=0)
-        figure.legend(loc="outside upper center", ncols=3, frameon=False)
+        figure.legend(loc="outside upper center", ncols=4, frameon=False)
         with whole(run / "loss.png") as aside:
             figure.savefig(aside, dpi=120)
     return run / "loss.png"

@@ -4,6 +4,14 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+SMOOTHING = 0.98
+
+
+def smoothed(losses: float, steps: int) -> float:
+    """The mean that a running sum `losses` ← SMOOTHING × losses + (1 − SMOOTHING) × loss stands for after so many steps."""
+    # Kingma and Ba 2015, "Adam", section 3: divided by the weight that all losses so far have together
+    return losses / (1 - SMOOTHING**steps)
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -16,7 +24,11 @@ class StepReport:
         loss: of this step's batch, weighted as it was learnt from.
         learning_rate: that was used.
         seconds: the step took.
-        pictures: ids of the batch's pictures.
+        pictures: ids of the step's pictures.
+        smoothed_loss: exponential mean of the losses so far (`SMOOTHING` of it stays at each step), free of its beginning's bias.
+        gradient_norm: of all that is trained, before it is clipped.
+        images_per_s: of this step.
+        memory_mib: the most that was taken so far: of the graphics card, or on a CPU by the whole process.
     """
 
     step: int
@@ -26,6 +38,10 @@ class StepReport:
     learning_rate: float
     seconds: float
     pictures: tuple[str, ...]
+    smoothed_loss: float = 0.0
+    gradient_norm: float = 0.0
+    images_per_s: float = 0.0
+    memory_mib: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,8 @@ class EpochReport:
         learning_rate: at its last step.
         seconds_per_step: mean of the epoch's steps.
         images_seen: since the start of the run.
+        held_out_loss: mean on the photos kept aside, weighted as training's; None if there are none.
+        base_held_out_loss: the same before the first step.
     """
 
     epoch: int
@@ -51,6 +69,8 @@ class EpochReport:
     learning_rate: float
     seconds_per_step: float
     images_seen: int
+    held_out_loss: float | None = None
+    base_held_out_loss: float | None = None
 
 
 TrainingReport = StepReport | EpochReport

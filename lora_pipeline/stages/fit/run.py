@@ -18,7 +18,10 @@ from typing import Any
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import Family, best_device, family
 from lora_pipeline.pictures import save
+from lora_pipeline.settings import FitSettings
+from lora_pipeline.stages.fit.adapter import alpha_of, conv_alpha_of
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
+from lora_pipeline.stages.fit.optimizer import settled
 from lora_pipeline.stages.fit.order import looks_per_bucket
 from lora_pipeline.stages.fit.reports import EpochReport, TrainingReport, to_line
 from lora_pipeline.stages.fit.trainer import Trainer, read_cached
@@ -44,8 +47,11 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
     _repeatable(device)
     base_family = family(job.base.family)
     examples = read_cached(job.examples)
-    trainer = Trainer(examples, base_family, job.base, job.settings, device)
+    held_out = read_cached(job.held_out) if job.held_out.kept else []
+    trainer = Trainer(examples, base_family, job.base, job.settings, device, held_out)
     epochs = _continue(trainer, job)
+    if trainer.step == 0:
+        trainer.base_held_out_loss = trainer.held_out_loss()
     sampler = _Sampler(job, base_family, trainer, device)
     if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
         yield _finish_epoch(job, base_family, trainer, sampler)
@@ -99,7 +105,8 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
     file = f"epoch-{epoch:04d}.safetensors"
     metadata = {
         "ss_network_dim": str(job.settings.network_dim),
-        "ss_network_alpha": str(job.settings.network_alpha),
+        "ss_network_alpha": str(alpha_of(job.settings)),
+        **_network_args(job.settings),
         "run": job.key,
         "epoch": str(epoch),
         "trained_on": job.trained_on,
@@ -107,9 +114,11 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
         if not Path(job.base.model).exists()
         else Path(job.base.model).name,  # no path of the person's
     }
-    base_family.save_lora(trainer.module, job.run / file, metadata)
     _save_state(job, trainer)
-    sample = sampler.draw(epoch) if job.prompt else ""
+    with settled(trainer.optimizer):
+        base_family.save_lora(trainer.module, job.run / file, metadata)
+        sample = sampler.draw(epoch) if job.prompt else ""
+        held_out_loss = trainer.held_out_loss()
     steps = [step for step in steps_in(job.steps_file) if step.epoch == epoch]
     report = EpochReport(
         epoch=epoch,
@@ -120,9 +129,22 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
         learning_rate=steps[-1].learning_rate,
         seconds_per_step=sum(step.seconds for step in steps) / len(steps),
         images_seen=trainer.images_seen,
+        held_out_loss=held_out_loss,
+        base_held_out_loss=trainer.base_held_out_loss,
     )
     _append(job.epochs_file, to_line(report))
     return report
+
+
+def _network_args(settings: FitSettings) -> dict[str, str]:
+    """What kohya's readers look for where convolutions were trained."""
+    if not settings.network_conv_dim:
+        return {}
+    return {
+        "ss_network_args": json.dumps(
+            {"conv_dim": str(settings.network_conv_dim), "conv_alpha": str(conv_alpha_of(settings))}
+        )
+    }
 
 
 def _save_state(job: Job, trainer: Trainer) -> None:

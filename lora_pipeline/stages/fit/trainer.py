@@ -1,25 +1,40 @@
 """The step, and everything that is state. Whoever reads the reports saves, draws and shows."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import Family, NoiseSchedule
+from lora_pipeline.families import Family, NoiseSchedule, PredictionKind
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit import adapter
-from lora_pipeline.stages.fit.loss import min_snr_weight, noisy_latents, sample_losses, target_of
-from lora_pipeline.stages.fit.noise import draw
-from lora_pipeline.stages.fit.order import Look, batches, looks_per_bucket, steps_per_epoch
-from lora_pipeline.stages.fit.reports import StepReport
+from lora_pipeline.stages.fit.captions import caption_of, varies
+from lora_pipeline.stages.fit.loss import (
+    debiased_weight,
+    huber_threshold,
+    latent_losses,
+    min_snr_weight,
+    noisy_latents,
+    sample_losses,
+    target_of,
+)
+from lora_pipeline.stages.fit.noise import Draw, draw, held_out_draws
+from lora_pipeline.stages.fit.optimizer import optimizer_of
+from lora_pipeline.stages.fit.order import Look, batches, grouped, looks_per_bucket, steps_per_epoch
+from lora_pipeline.stages.fit.reports import SMOOTHING, StepReport, smoothed
 from lora_pipeline.stages.fit.schedule import learning_rate
 
 State = dict[str, Any]
+_REMEMBERED_TEXTS = 64
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,7 @@ class Cached:
         example: bucket, repeats, words.
         latents: C×h×w; the mirrored picture's second, if there is one.
         visible: 1×h×w, likewise.
-        conditioning: what the denoiser is told.
+        conditioning: what the denoiser is told of it: its caption, and how it was framed.
     """
 
     id: str
@@ -55,47 +70,94 @@ def read_cached(training_set: Manifest) -> list[Cached]:
             raise TrainingError(
                 f"{row.id}: its latents or its text embedding cannot be read ({error}); make the training set again"
             ) from error
+        if "framing" in latents:
+            text["framing"] = latents["framing"]
         looks = [name for name in ("", "_mirrored") if f"latents{name}" in latents]
         seen, visible = (tuple(latents[f"{what}{name}"] for name in looks) for what in ("latents", "visible"))
         read.append(Cached(row.id, Example.of(row), seen, visible, text))
     return read
 
 
+def _most_memory_mib(device: str) -> float:
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _check_kind(kind: PredictionKind, settings: FitSettings) -> None:
+    """Refuse, before the model is opened, what is not defined for it. As sd-scripts, but with words in place of ignoring."""
+    if kind != "flow" and settings.timestep_sampling != "uniform":
+        raise TrainingError(
+            f"fit.timestep_sampling {settings.timestep_sampling} is for flow-matching models, and the base model predicts {kind}: set it to uniform"
+        )
+    if kind == "flow" and settings.debiased_estimation_loss:
+        raise TrainingError("fit.debiased_estimation_loss is not defined for a flow-matching model: switch it off")
+    if kind == "flow" and settings.loss_type != "l2" and settings.huber_schedule == "snr":
+        raise TrainingError(
+            "fit.huber_schedule snr is not defined for a flow-matching model: set it to exponential or constant"
+        )
+
+
 class Trainer:
     """One run: a base model with a LoRA in it, and a clock.
 
     Everything that changes from step to step is in `state()`: the LoRA, the optimizer's moments, the scaler of fp16, and the
-    clock (`step`, `images_seen`). The rest, noise and order included, is a function of the settings and the clock.
+    clock (`step`, `images_seen`), the losses' running mean, and the base's held-out loss. The rest, noise and order included, is a function of the settings and the clock.
     """
 
     def __init__(
-        self, examples: Sequence[Cached], family: Family, base: BaseSettings, settings: FitSettings, device: str
+        self,
+        examples: Sequence[Cached],
+        family: Family,
+        base: BaseSettings,
+        settings: FitSettings,
+        device: str,
+        held_out: Sequence[Cached] = (),
     ) -> None:
         import torch
 
+        self.held_out = held_out
+        self.base_held_out_loss: float | None = None
+
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
         self.schedule: NoiseSchedule = family.noise(base)
+        _check_kind(self.schedule.kind, settings)
         self.module: Any = family.open_denoiser(base, "cpu", "float32")
         self.parameters = adapter.inject(
-            self.module, family.lora_targets, settings.network_dim, settings.network_alpha, settings.seed
+            self.module,
+            adapter.targets_of(family, settings),
+            settings.network_dim,
+            adapter.alpha_of(settings),
+            settings.seed,
+            settings.network_dropout,
+            (settings.network_conv_dim, adapter.conv_alpha_of(settings)) if settings.network_conv_dim else None,
+            dora=settings.network_type == "dora",
         )
         self.module.to(device).train()
         if settings.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()
         self.parameters = adapter.parameters(self.module)
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()),
-            lr=settings.unet_lr,
-            weight_decay=settings.weight_decay,
-            fused=device in {"cpu", "cuda"},
-        )
+        self.optimizer = optimizer_of(settings, list(self.parameters.values()), device)
         self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
         self.alphas = torch.tensor(self.schedule.alphas, device=device)
         self.sigmas = torch.tensor(self.schedule.sigmas, device=device)
+        if varies(settings):  # opened now, so that memory that does not suffice shows before the first step
+            texts = family.open_texts(base, device, "float32")
+
+            def encode_text(words: str) -> dict[str, Any]:
+                return texts.encode([words])[0]
+
+            self.encode_text = lru_cache(_REMEMBERED_TEXTS)(encode_text)
         self.step = 0
         self.images_seen = 0
+        self.losses = 0.0  # the running sum that `smoothed` reads
         looks = looks_per_bucket([one.example for one in examples])
-        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size)
+        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
         self.images_per_epoch = sum(looks.values())
         self.mirror = all(len(one.latents) == 2 for one in examples)
 
@@ -109,6 +171,8 @@ class Trainer:
         return {
             "step": self.step,
             "images_seen": self.images_seen,
+            "losses": self.losses,
+            "base_held_out_loss": self.base_held_out_loss,
             "adapter": {name: parameter.detach().cpu().clone() for name, parameter in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -119,7 +183,8 @@ class Trainer:
         adapter.put_back(self.module, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.images_seen = state["step"], state["images_seen"]
+        self.step, self.images_seen, self.losses = state["step"], state["images_seen"], state["losses"]
+        self.base_held_out_loss = state["base_held_out_loss"]
 
     def steps(self) -> Iterator[StepReport]:
         """Train from the clock's time to the end of the run, a report a step.
@@ -135,9 +200,10 @@ class Trainer:
             order = batches(
                 [one.example for one in self.examples], epoch, self.settings.batch_size, self.settings.seed, self.mirror
             )
-            for batch in order[self.step - self.epoch * self.steps_per_epoch :]:
+            steps = grouped(order, self.settings.gradient_accumulation_steps)
+            for step in steps[self.step - self.epoch * self.steps_per_epoch :]:
                 try:
-                    report = self._step(epoch, batch)
+                    report = self._step(epoch, step)
                 except torch.OutOfMemoryError as error:
                     raise TrainingError(
                         "the graphics card's memory does not suffice: lower fit.batch_size, or switch fit.gradient_checkpointing on, "
@@ -145,20 +211,24 @@ class Trainer:
                     ) from error
                 yield report
 
-    def _step(self, epoch: int, batch: tuple[Look, ...]) -> StepReport:
+    def _step(self, epoch: int, step: tuple[tuple[Look, ...], ...]) -> StepReport:
         import torch
 
         began = time.monotonic()
         rate = learning_rate(self.settings, self.images_seen, self.settings.epochs * self.images_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.loss(batch)
-        value = float(loss.detach())
-        names = tuple(self.examples[look.picture].id for look in batch)
-        if not math.isfinite(value):
-            raise self._not_finite(f"loss is {value}", epoch, names)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        names = tuple(self.examples[look.picture].id for batch in step for look in batch)
+        value, seen = 0.0, 0
+        for batch in step:
+            loss = self.loss(batch, seen)
+            value += float(loss.detach()) / len(step)
+            if not math.isfinite(value):
+                raise self._not_finite(f"loss is {value}", epoch, names)
+            # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
+            self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
+            seen += len(batch)
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit))
@@ -169,27 +239,69 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        self.images_seen += len(batch)
-        return StepReport(self.step, epoch, self.images_seen, value, rate, time.monotonic() - began, names)
+        self.images_seen += len(names)
+        self.losses = SMOOTHING * self.losses + (1 - SMOOTHING) * value
+        seconds = time.monotonic() - began
+        return StepReport(
+            step=self.step,
+            epoch=epoch,
+            images_seen=self.images_seen,
+            loss=value,
+            learning_rate=rate,
+            seconds=seconds,
+            pictures=names,
+            smoothed_loss=smoothed(self.losses, self.step),
+            gradient_norm=norm,
+            images_per_s=len(names) / max(seconds, 1e-9),
+            memory_mib=round(_most_memory_mib(self.device), 1),
+        )
 
-    def loss(self, batch: Sequence[Look]) -> Any:
-        """The loss of a batch at the clock's time, a scalar with its graph."""
+    def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:
+        """The loss of a batch, a scalar with its graph, at the clock's time and so many images of the same step later."""
+        looks = [(self.examples[look.picture], int(look.mirrored)) for look in batch]
+        told = [self._told(one, self.images_seen + ahead + at) for at, (one, _) in enumerate(looks)]
+        drawn = [
+            draw(self.settings, self.schedule, self.images_seen + ahead + at, one.latents[side].numpy())
+            for at, (one, side) in enumerate(looks)
+        ]
+        if self.settings.network_dropout:
+            import torch
+
+            # dropout draws from torch's own stream: set from the clock, so that a resumed run drops the same
+            clock = (self.settings.seed, 3, self.images_seen + ahead)
+            torch.manual_seed(int(np.random.default_rng(clock).integers(2**63)))
+        return self._loss(looks, told, drawn)
+
+    def held_out_loss(self) -> float | None:
+        """Mean loss over the pictures kept aside, weighted as it is learnt from, or None if there are none.
+
+        Always the same noise, the same timesteps and the whole captions, without dropout; one at a time, so that memory that
+        trains suffices. It leaves no trace in what training does next.
+        """
         import torch
 
-        settings, looks = self.settings, [(self.examples[look.picture], int(look.mirrored)) for look in batch]
+        if not self.held_out:
+            return None
+        self.module.eval()
+        with torch.no_grad():
+            losses = [
+                float(self._loss([(one, 0)], [one.conditioning], [drawn]))
+                for number, one in enumerate(self.held_out)
+                for drawn in held_out_draws(self.schedule, number, one.latents[0].numpy())
+            ]
+        self.module.train()
+        return sum(losses) / len(losses)
+
+    def _loss(self, looks: Sequence[tuple[Cached, int]], told: Sequence[dict[str, Any]], drawn: Sequence[Draw]) -> Any:
+        """The loss of pictures, each from one side, with what the denoiser is told of them and what is drawn for them."""
+        import torch
+
+        settings = self.settings
         latents = torch.stack([one.latents[side] for one, side in looks]).to(self.device)
         visible = torch.stack([one.visible[side] for one, side in looks]).to(self.device)
         if not settings.masked_loss:
             visible = torch.ones_like(visible)
-        conditioning = {
-            name: torch.stack([one.conditioning[name] for one, _ in looks]).to(self.device)
-            for name in looks[0][0].conditioning
-        }
-        shape = (int(latents.shape[1]), int(latents.shape[2]), int(latents.shape[3]))
-        count = len(self.schedule.alphas)
-        drawn = [
-            draw(settings.seed, self.images_seen + at, shape, count, settings.noise_offset) for at in range(len(looks))
-        ]
+        conditioning = {name: torch.stack([one[name] for one in told]).to(self.device) for name in told[0]}
         noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)
         timesteps = torch.tensor([one.timestep for one in drawn], device=self.device)
         alpha, sigma = self.alphas[timesteps], self.sigmas[timesteps]
@@ -197,8 +309,30 @@ class Trainer:
             answer = self.family.predict(
                 self.module, noisy_latents(latents, noise, alpha, sigma), timesteps, conditioning
             )
-        losses = sample_losses(answer, target_of(self.schedule.kind, latents, noise, alpha, sigma), visible)
-        return (losses * min_snr_weight(self.schedule.kind, alpha, sigma, settings.min_snr_gamma)).mean()
+        kind, count = self.schedule.kind, len(self.schedule.alphas)
+        threshold = (
+            None
+            if settings.loss_type == "l2"
+            else huber_threshold(settings.huber_schedule, settings.huber_c, timesteps, count, alpha, sigma)
+        )
+        errors = latent_losses(answer, target_of(kind, latents, noise, alpha, sigma), settings.loss_type, threshold)
+        losses = sample_losses(errors, visible)
+        losses = losses * torch.tensor([one.example.loss_weight for one, _ in looks], device=self.device)
+        losses = losses * min_snr_weight(kind, alpha, sigma, settings.min_snr_gamma)
+        if settings.debiased_estimation_loss:
+            losses = losses * debiased_weight(kind, alpha, sigma)
+        return losses.mean()
+
+    def _told(self, one: Cached, images_seen: int) -> dict[str, Any]:
+        """What the denoiser is told at one look.
+
+        `encode` has cached each caption as it stands. Of its variants there are more than a cache could hold (n! orders of n
+        tags), and which ones a run needs hangs on its seed and on the course of its steps; so what is not the caption itself
+        is encoded here, each text alone, so that its numbers do not hang on who else is in the batch. The last few are
+        remembered: the empty caption comes again and again.
+        """
+        words = caption_of(one.example.caption, self.settings, images_seen)
+        return one.conditioning if words == one.example.caption else {**one.conditioning, **self.encode_text(words)}
 
     def _precision(self) -> Any:
         import torch

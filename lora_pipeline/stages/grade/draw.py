@@ -202,7 +202,7 @@ class _Batches:
 
 
 def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Draw:
-    """A `Draw` through the base's stock pipeline, which is opened at the first call, on a GPU if there is one (then in float16).
+    """A `Draw` through the base's stock pipeline, which is opened at the first call, on a GPU if there is one (then in 16 bits).
 
     Each picture's first noise comes from its own generator, seeded on the CPU. A batch that is not full is filled up with copies of its
     last picture: sums of float32 depend on the batch's size in their last bits (measured on two models: one level of 255 in 2 to 8
@@ -212,6 +212,7 @@ def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Dr
     Args:
         at_once: size of every batch, if not more are wanted.
     """
+    base_family = family(base.family)
     opened: list[Any] = []
     loaded: list[Path | None] = []
 
@@ -223,7 +224,7 @@ def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Dr
         if not opened:
             device = best_device()
             try:
-                opened.append(family(base.family).pipeline(base, device, "float16" if device == "cuda" else "float32"))
+                opened.append(base_family.pipeline(base, device, base_family.half if device == "cuda" else "float32"))
             except ModelError as error:
                 raise RuntimeError(str(error)) from error  # no fault of the picture's: its row is tried again next time
         pipeline = opened[0]
@@ -236,10 +237,9 @@ def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Dr
         batch = [*wanted, *[wanted[-1]] * (at_once - len(wanted))]
         values = pipeline(
             prompt=[one.prompt for one in batch],
-            negative_prompt=[settings.negative_prompt] * len(batch),
             generator=[torch.Generator("cpu").manual_seed(one.seed) for one in batch],
             num_inference_steps=settings.sampling_steps,
-            guidance_scale=settings.guidance_scale,
+            **base_family.guided(settings.guidance_scale, [settings.negative_prompt] * len(batch)),
             height=settings.size_px,
             width=settings.size_px,
             output_type="np",

@@ -1,15 +1,16 @@
 """The model card: what the LoRA is, how to use it, what it was made from, and what it must not be used for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from lora_pipeline.families import base_path
-from lora_pipeline.records import Checkpoint, Kind, Score
+from lora_pipeline.records import Checkpoint, Example, Kind, Score
 from lora_pipeline.settings import BaseSettings
+from lora_pipeline.store import digest_bytes
 
 BUNDLED = "bundled"
 
@@ -27,6 +28,7 @@ class CardFacts:
         photos: (id, SHA-256) of every photo that was trained on, sorted.
         counts: what → how many, in the order in which they are told.
         licence: of the LoRA; empty for the base model's.
+        examples: what was trained on, of which the files' headers tell sizes, repeats and tags, and never a photo's name.
     """
 
     name: str
@@ -38,6 +40,7 @@ class CardFacts:
     photos: tuple[tuple[str, str], ...]
     counts: Mapping[str, int] = field(default_factory=dict)
     licence: str = ""
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class BaseFacts:
         model: hub id, `bundled`, or the name of a folder or file.
         where: `hub`, `bundled`, `folder` or `file`.
         digest: identity of its weights.
+        file_digest: SHA-256 of a model in one file, by which web UIs know it; else empty.
+        file_legacy: the older hash of it, eight digits; else empty.
     """
 
     family: str
@@ -57,6 +62,8 @@ class BaseFacts:
     vae: str
     digest: str
     licence: str
+    file_digest: str = ""
+    file_legacy: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,13 @@ def base_facts(base: BaseSettings, digest: str) -> BaseFacts:
     where = BUNDLED if base.model == BUNDLED else "hub" if path is None else "file" if path.is_file() else "folder"
     model = base.model if path is None or base.model == BUNDLED else path.name
     vae = Path(base.vae).name if base.vae and Path(base.vae).exists() else base.vae
-    return BaseFacts(base.family, model, where, base.revision, vae, digest, base.licence)
+    facts = BaseFacts(base.family, model, where, base.revision, vae, digest, base.licence)
+    if where != "file" or path is None:
+        return facts
+    with path.open("rb") as handle:  # AUTOMATIC1111's first hash of a model: of 64 KiB from the first MiB on
+        handle.seek(0x100000)
+        legacy = digest_bytes(handle.read(0x10000))[:8]
+    return replace(facts, file_digest=digest.partition("+")[0], file_legacy=legacy)
 
 
 def without_paths(tree: Any) -> Any:
@@ -89,23 +102,37 @@ def without_paths(tree: Any) -> Any:
     return tree
 
 
-def write_card(card: CardFacts, base: BaseFacts, chosen: Chosen, files: Mapping[str, str]) -> str:
-    """The card as Markdown, with the header of a Hugging Face model card."""
+def write_card(
+    card: CardFacts,
+    base: BaseFacts,
+    chosen: Chosen,
+    files: Mapping[str, str],
+    unnamed: str = "",
+    licence_page: str = "",
+) -> str:
+    """The card as Markdown, with the header of a Hugging Face model card.
+
+    Args:
+        card, base, chosen: what there is to tell.
+        files: names of the files by role.
+        unnamed: why there is no file for other programs, where there is none.
+        licence_page: of the base model's licence, where that is none that Hugging Face has a name for.
+    """
     parts = [
-        _header(card, base),
+        _header(card, base, licence_page),
         _what(card, base, chosen),
-        _use(card, base, files),
+        _use(card, base, files, unnamed),
         _made_from(card, chosen),
         _why(card, chosen),
         _settings(card, base),
         _consent(card),
-        _licence(card, base),
+        _licence(card, base, files),
         _limits(card),
     ]
     return "\n".join(parts)
 
 
-def _header(card: CardFacts, base: BaseFacts) -> str:
+def _header(card: CardFacts, base: BaseFacts, licence_page: str) -> str:
     tree: dict[str, Any] = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
@@ -113,6 +140,8 @@ def _header(card: CardFacts, base: BaseFacts) -> str:
         "license": card.licence or base.licence,
         "instance_prompt": f"{card.trigger} {card.class_word}",
     }
+    if licence_page:  # as that licence's own model card has it
+        tree |= {"license": "other", "license_name": card.licence or base.licence, "license_link": licence_page}
     if base.where == "hub":
         tree["base_model"] = base.model
     return f"---\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)}---\n"
@@ -134,7 +163,7 @@ The words **`{card.trigger} {card.class_word}`** in a prompt call it up.
 {warning}"""
 
 
-def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str]) -> str:
+def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str], unnamed: str) -> str:
     where = {
         "hub": f'DiffusionPipeline.from_pretrained("{base.model}"{f", revision={base.revision!r}" if base.revision else ""})',
         "bundled": 'DiffusionPipeline.from_pretrained("PATH/TO/lora_pipeline/demo/base")',
@@ -147,7 +176,7 @@ def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str]) -> str:
     other = (
         f"\nOther programs (ComfyUI, AUTOMATIC1111, Forge) load `{files['webui']}`: the same numbers by the names that they know.\n"
         if "webui" in files
-        else ""
+        else f"\nThere is no file for other programs (ComfyUI, AUTOMATIC1111, Forge): {unnamed}.\n"
     )
     return f"""## Use
 
@@ -225,12 +254,13 @@ def _consent(card: CardFacts) -> str:
     return "## Consent\n\nThe subject is not a person, so none is recorded.\n"
 
 
-def _licence(card: CardFacts, base: BaseFacts) -> str:
+def _licence(card: CardFacts, base: BaseFacts, files: Mapping[str, str]) -> str:
     own = f"`{card.licence}`" if card.licence else f"`{base.licence}`, as the base model's, of which it is made"
+    along = f"`{files['notice']}` must go along wherever this LoRA goes.\n" if "notice" in files else ""
     return f"""## Licence
 
 Base model `{base.model}`: `{base.licence}`. This LoRA: {own}. The base model's terms hold for every picture drawn with it.
-"""
+{along}"""
 
 
 def _limits(card: CardFacts) -> str:

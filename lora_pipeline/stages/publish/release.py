@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,20 +11,23 @@ from typing import Any
 
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.families import family
+from lora_pipeline.families.lora_file import ADAPTER, alpha_in, read_metadata, write_lora
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, Score
 from lora_pipeline.settings import BaseSettings, PublishSettings
 from lora_pipeline.stages.publish.card import BaseFacts, CardFacts, Chosen, base_facts, without_paths, write_card
-from lora_pipeline.stages.publish.webui import renamed
+from lora_pipeline.stages.publish.header import Told, hashes, words
+from lora_pipeline.stages.publish.notice import FILE as NOTICE
+from lora_pipeline.stages.publish.notice import FLUX_LICENCE_PAGE, notice
+from lora_pipeline.stages.publish.webui import Unnamed, renamed
 from lora_pipeline.store import digest_bytes, digest_file, write_text
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 ID = "released"
 PACKAGES = ("lora-pipeline", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_ADAPTER = "lora_adapter_metadata"  # where diffusers keeps rank and alpha, by which it scales
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -37,6 +41,7 @@ class _Job:
     base: BaseFacts
     card: CardFacts
     precision: str
+    settings: BaseSettings
 
 
 def publish(
@@ -55,7 +60,8 @@ def publish(
     - `lora`: `<name>.safetensors`, the checkpoint in the precision asked for. Its keys are diffusers', rank and alpha stand in its
       metadata, and `load_lora_weights` takes it.
     - `webui`: `<name>-webui.safetensors`, the same numbers by kohya-ss/sd-scripts' key names with alpha as a tensor, which programs
-      other than diffusers scale by; absent if the LoRA reaches more than a U-Net, for which the names differ by program.
+      other than diffusers scale by; absent if it holds something that has no known name there, and then the card says what.
+    - `notice`: `NOTICE.txt`, where the base model's licence wants one to go along (FLUX.1 [dev]'s).
     - `card`: `README.md`, the model card.
     - `lineage`: `lineage.json`: subject, photos with digests, training set, run, epoch, base model, settings, versions of packages.
 
@@ -88,7 +94,7 @@ def publish(
     facts = base_facts(base, family(base.family).digest(base))
     learned = judged[chosen]
     job = _Job(
-        checkpoints.path(row, "lora"), Checkpoint.of(row), row.files["lora"].digest, tuple(judged), learned if isinstance(learned, bool) else None, facts, card, settings.precision
+        checkpoints.path(row, "lora"), Checkpoint.of(row), row.files["lora"].digest, tuple(judged), learned if isinstance(learned, bool) else None, facts, card, settings.precision, base
     )  # fmt: skip
     inputs = [
         job.digest,
@@ -114,13 +120,19 @@ def _make(job: _Job, folder: Path) -> Made:
     name = card.trigger if _FILE_NAME.fullmatch(card.trigger) else card.name
     files = {"lora": f"{name}.safetensors", "card": "README.md", "lineage": "lineage.json"}
     chosen = Chosen(checkpoint, job.scores, job.learned, job.precision)
-    if _write_loras(job, name, folder):
+    unnamed = _write_loras(job, name, folder)
+    if not unnamed:
         files["webui"] = f"{name}-webui.safetensors"
+    goes_along = notice(job.base)
+    if goes_along is not None:
+        files["notice"] = NOTICE
+        write_text(folder / NOTICE, goes_along)
+    page = "" if goes_along is None else FLUX_LICENCE_PAGE
     digests = {files[role]: digest_file(folder / files[role]) for role in ("lora", "webui") if role in files}
-    write_text(folder / files["card"], write_card(card, job.base, chosen, files))
+    write_text(folder / files["card"], write_card(card, job.base, chosen, files, unnamed, page))
     write_text(
         folder / files["lineage"],
-        json.dumps(_lineage(job, digests), indent=1, sort_keys=True, ensure_ascii=False) + "\n",
+        json.dumps({**_lineage(job), "files": digests}, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
     )
     told = {
         "epoch": checkpoint.epoch,
@@ -131,12 +143,10 @@ def _make(job: _Job, folder: Path) -> Made:
     return Made({**told, "learned": job.learned, "precision": job.precision}, files)
 
 
-def _write_loras(job: _Job, name: str, folder: Path) -> bool:
-    """Write the files that hold numbers. Whether there is one for other programs too."""
+def _write_loras(job: _Job, name: str, folder: Path) -> str:
+    """Write the files that hold numbers. Why there is none for other programs; empty if there is one."""
     import torch
     from safetensors.torch import load_file
-
-    from lora_pipeline.families.lora_file import read_metadata, write_lora
 
     dtype = getattr(torch, _DTYPES[job.precision])
     tensors: dict[str, Any] = {}
@@ -150,67 +160,51 @@ def _write_loras(job: _Job, name: str, folder: Path) -> bool:
             )
             raise PipelineError(f"a weight of epoch {job.checkpoint.epoch}'s LoRA ({key}) {fault}")
     kept = read_metadata(job.lora)
-    rank, alpha = _rank_and_alpha(kept, job.card.settings)
-    words = {**kept, **_words(job, rank, alpha)}
-    write_lora(
-        folder / f"{name}.safetensors",
-        tensors,
-        {**words, "modelspec.implementation": "diffusers", "modelspec.hash_sha256": _hash(tensors)},
+    said = {**kept, **words(job.card, job.base, job.checkpoint, _told(job, kept, tensors))}
+    _write(folder / f"{name}.safetensors", tensors, {**said, "modelspec.implementation": "diffusers"})
+    naming = family(job.base.family).naming
+    try:
+        other = renamed(tensors, _alphas(kept, job.card.settings), naming.place)
+    except Unnamed as why:
+        return str(why)
+    said = {key: word for key, word in said.items() if key != ADAPTER}
+    more = {"modelspec.implementation": naming.implementation, "ss_network_module": naming.network_module}
+    _write(folder / f"{name}-webui.safetensors", other, {**said, **more})
+    return ""
+
+
+def _write(path: Path, tensors: Mapping[str, Any], said: Mapping[str, str]) -> None:
+    write_lora(path, tensors, {**said, **hashes(tensors, said)})
+
+
+def _told(job: _Job, kept: Mapping[str, str], tensors: Mapping[str, Any]) -> Told:
+    plug = family(job.base.family)
+    # Of a LoRA whose modules differ, the one that most of it has.
+    downs = [(len(tensor), key.rpartition(".lora_")[0]) for key, tensor in tensors.items() if ".lora_A." in key]
+    ranks = Counter(rank for rank, _ in downs)
+    alphas = Counter(_alphas(kept, job.card.settings)(module) for _, module in downs)
+    fit = job.card.settings["fit"]
+    return Told(
+        architecture=plug.architecture,
+        naming=plug.naming,
+        kind=plug.noise(job.settings).kind,
+        rank=ranks.most_common(1)[0][0] if ranks else fit["network_dim"],
+        alpha=alphas.most_common(1)[0][0] if alphas else fit["network_alpha"],
+        lineage=digest_bytes(json.dumps(_lineage(job), sort_keys=True, ensure_ascii=False).encode()),
+        checkpoint=job.digest,
     )
-    other = renamed(tensors, alpha)
-    if other is None:
-        return False
-    words = {key: word for key, word in words.items() if key != _ADAPTER}
-    more = {
-        "modelspec.implementation": "sd-scripts",
-        "modelspec.hash_sha256": _hash(other),
-        "ss_network_module": "networks.lora",
-    }
-    write_lora(folder / f"{name}-webui.safetensors", other, {**words, **more})
-    return True
 
 
-def _rank_and_alpha(metadata: Mapping[str, str], settings: Mapping[str, Any]) -> tuple[int, float]:
-    adapter: dict[str, Any] = json.loads(metadata.get(_ADAPTER, "{}"))
-    rank = next(
-        (value for key, value in adapter.items() if key.endswith(".r") or key == "r"), settings["fit"]["network_dim"]
-    )
-    alpha = next(
-        (value for key, value in adapter.items() if key.endswith("lora_alpha")), settings["fit"]["network_alpha"]
-    )
-    return int(rank), float(alpha)
+def _alphas(kept: Mapping[str, str], settings: Mapping[str, Any]) -> Callable[[str], float]:
+    def alpha_of(module: str) -> float:
+        alpha = alpha_in(kept, module)
+        return float(settings["fit"]["network_alpha"]) if alpha is None else alpha
+
+    return alpha_of
 
 
-def _words(job: _Job, rank: int, alpha: float) -> dict[str, str]:
-    """The header's words: Stability AI's ModelSpec 1.0, without its date (equal results have equal bytes), and what kohya's readers look for."""
-    card, side_px = job.card, job.card.settings["encode"]["resolution_px"]
-    return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{family(job.base.family).architecture}/lora",
-        "modelspec.title": card.trigger,
-        "modelspec.description": f"LoRA of {card.name} ({card.kind}), epoch {job.checkpoint.epoch}, from {len(card.photos)} photos",
-        "modelspec.license": card.licence or job.base.licence,
-        "modelspec.trigger_phrase": f"{card.trigger} {card.class_word}",
-        "modelspec.usage_hint": f"Trigger words: {card.trigger} {card.class_word}",
-        "modelspec.category": card.kind,
-        "modelspec.resolution": f"{side_px}x{side_px}",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": f"{alpha:g}",
-        "ss_epoch": str(job.checkpoint.epoch),
-        "ss_output_name": card.trigger,
-        "ss_sd_model_name": job.base.model,
-    }
-
-
-def _hash(tensors: Mapping[str, Any]) -> str:
-    """SHA-256 of all that follows a .safetensors file's header, as ModelSpec writes it."""
-    from safetensors.torch import save
-
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    return f"0x{digest_bytes(data[8 + int.from_bytes(data[:8], 'little') :])}"
-
-
-def _lineage(job: _Job, digests: Mapping[str, str]) -> dict[str, Any]:
+def _lineage(job: _Job) -> dict[str, Any]:
+    """All of the lineage record but the released files' digests, which hang on its own."""
     card, checkpoint = job.card, job.checkpoint
     settings = {
         **card.settings,
@@ -235,7 +229,6 @@ def _lineage(job: _Job, digests: Mapping[str, str]) -> dict[str, Any]:
         "scores": [score.data() for score in job.scores],
         "base": asdict(job.base),
         "settings": settings,
-        "files": dict(digests),
         "versions": {name: _version(name) for name in PACKAGES},
     }
 

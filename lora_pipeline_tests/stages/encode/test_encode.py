@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_pipeline.families import family, sd15, weights
+from lora_pipeline.families import family, stock, weights
 from lora_pipeline.manifest import Item, Made, read, refresh
 from lora_pipeline.pictures import save
 from lora_pipeline.records import Caption, Crop, Example
@@ -63,7 +63,7 @@ TEXTS = {name: f"a photo {name[0]}" for name in PICTURES}
 @pytest.fixture
 def short_reach(monkeypatch):
     """Random weights see everywhere; trained ones do not."""
-    monkeypatch.setattr(sd15, "measured_reach_px", lambda *_: 8)
+    monkeypatch.setattr(stock, "measured_reach_px", lambda *_: 8)
 
 
 @pytest.fixture
@@ -132,6 +132,50 @@ def test_only_what_changed_is_encoded(tmp_path, tiny_base, counted):
 
 
 @pytest.mark.usefixtures("short_reach")
+def test_prefix_and_suffix_stand_around_each_caption_that_is_encoded(tmp_path, tiny_base, counted):
+    import torch
+    from safetensors.torch import load_file
+
+    settings = SETTINGS.model_copy(update={"caption_prefix": "ab", "caption_suffix": "yz"})
+    pictures, captions = blurred(tmp_path / "blurred", PICTURES), captioned(tmp_path / "captions", TEXTS)
+    encode(pictures, captions, tmp_path / "out", SETTINGS, tiny_base)
+    counted()
+    made = encode(pictures, captions, tmp_path / "out", settings, tiny_base).manifest
+    assert counted() == {"pictures": 0, "texts": 3, "opened": 1}
+    row = made.row("a.jpg#0@close")
+    assert Example.of(row).caption == "ab a photo a yz"
+    encoder = family("sd15").open_texts(tiny_base, "cpu", "float32")
+    wanted = encoder.encode(["ab a photo a yz"])[0]["encoder_hidden_states"]
+    assert torch.equal(load_file(made.path(row, "text"))["encoder_hidden_states"], wanted)
+
+
+@pytest.mark.usefixtures("short_reach")
+def test_a_picture_whose_bucket_fills_no_batch_is_encoded_in_its_neighbour_and_says_so(tmp_path, tiny_base, counted):
+    def run(batch_size):
+        pictures, captions = blurred(tmp_path / "blurred", PICTURES), captioned(tmp_path / "captions", TEXTS)
+        return encode(pictures, captions, tmp_path / "out", SETTINGS, tiny_base, batch_size).manifest, counted()
+
+    made, _ = run(3)  # one wide picture × 3 repeats fills a batch of 3
+    wide = Example.of(made.row("sub/c.jpg#0@full"))
+    assert (wide.bucket, wide.own_bucket) == ((96, 48), (96, 48))
+    made, told = run(4)
+    wide = Example.of(made.row("sub/c.jpg#0@full"))
+    assert (wide.bucket, wide.own_bucket) == ((64, 64), (96, 48))
+    assert told["pictures"] == 1  # the others' latents are what they were
+    square = Example.of(made.row("a.jpg#0@close"))
+    assert (square.bucket, square.own_bucket) == ((64, 64), (64, 64))
+
+
+def test_a_picture_too_small_for_a_bucket_is_a_row_with_a_reason(tmp_path, tiny_base):
+    pictures = {"small#0@close": (1, (60, 10), None)}
+    settings = SETTINGS.model_copy(update={"bucket_no_upscale": True})
+    captions = captioned(tmp_path / "captions", {"small#0@close": "a photo"})
+    made = encode(blurred(tmp_path / "blurred", pictures), captions, tmp_path / "out", settings, tiny_base).manifest
+    assert made.rows[0].state == "failed"
+    assert made.rows[0].reason == "it is 60 × 10 pixels, less than a bucket's step, and encode.bucket_no_upscale is on"
+
+
+@pytest.mark.usefixtures("short_reach")
 def test_files_hold_what_training_needs(tmp_path, tiny_base):
     import torch
     from safetensors.torch import load_file
@@ -146,14 +190,16 @@ def test_files_hold_what_training_needs(tmp_path, tiny_base):
     ).manifest
     wide = made.row("sub/c.jpg#0@full")
     example = Example.of(wide)
-    assert (example.photo, example.bucket, example.caption, example.hidden) == ("sub/c.jpg", (80, 48), "a photo s", 0.0)
+    assert (example.photo, example.bucket, example.caption, example.hidden) == ("sub/c.jpg", (96, 48), "a photo s", 0.0)
     tensors = load_file(made.path(wide, "latents"))
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
-        "latents": (4, 6, 10),
-        "visible": (1, 6, 10),
-        "latents_mirrored": (4, 6, 10),
-        "visible_mirrored": (1, 6, 10),
+        "framing": (6,),
+        "latents": (4, 6, 12),
+        "visible": (1, 6, 12),
+        "latents_mirrored": (4, 6, 12),
+        "visible_mirrored": (1, 6, 12),
     }
+    assert tensors["framing"].tolist() == [48, 96, 0, 0, 48, 96]
     assert load_file(made.path(wide, "text"))["encoder_hidden_states"].shape == (24, 32)
 
     half = Example.of(made.row("b.jpg#0@close"))

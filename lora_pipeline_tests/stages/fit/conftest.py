@@ -22,6 +22,7 @@ def make_training_set():
         channels=4,
         tokens=24,
         width=32,
+        framing=None,
     ):
         def make(number, folder):
             from safetensors.numpy import save_file
@@ -35,6 +36,8 @@ def make_training_set():
                 tensors[f"visible{side}"] = np.ones((1, *shape[1:]), np.float32)
                 if hide and number == 0:
                     tensors[f"visible{side}"][:, :3, :3] = 0
+            if framing is not None:
+                tensors["framing"] = np.array(framing, np.float32)
             save_file(tensors, folder / f"{number}.latents.safetensors")
             states = rng.standard_normal((tokens, width), dtype=np.float32)
             save_file({"encoder_hidden_states": states}, folder / f"{number}.text.safetensors")

@@ -216,6 +216,13 @@ def test_the_key_is_of_what_is_learnt_and_no_more(training_set, tiny_base, tmp_p
     assert key_of_run(more, tmp_path, tiny_base) != first
 
 
+def test_words_count_only_where_they_are_encoded_again(training_set, tiny_base, tmp_path):
+    other = replace(training_set, rows=tuple(row.with_data(caption="other") for row in training_set.rows))
+    assert key_of_run(other, tmp_path, tiny_base) == key_of_run(training_set, tmp_path, tiny_base)
+    shuffled = SETTINGS.model_copy(update={"shuffle_caption": True})
+    assert key_of_run(other, tmp_path, tiny_base, shuffled) != key_of_run(training_set, tmp_path, tiny_base, shuffled)
+
+
 def test_a_job_is_read_as_it_was_written(training_set, tiny_base, tmp_path):
     job = _job(training_set, tmp_path, SETTINGS, tiny_base, "a photo")
     assert Job.read(job.write()) == job

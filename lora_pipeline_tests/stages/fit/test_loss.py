@@ -4,7 +4,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lora_pipeline.stages.fit.loss import min_snr_weight, noisy_latents, sample_losses, target_of  # noqa: E402
+from lora_pipeline.stages.fit.loss import (  # noqa: E402
+    debiased_weight,
+    huber_threshold,
+    latent_losses,
+    min_snr_weight,
+    noisy_latents,
+    sample_losses,
+    target_of,
+)
 
 
 def random(*shape, seed=0):
@@ -15,11 +23,13 @@ ALPHA = torch.tensor([0.99, 0.7, 0.1], dtype=torch.float64)
 SIGMA = (1 - ALPHA**2).sqrt()
 
 
-def test_the_derivative_under_the_mask_is_exactly_nothing():
+@pytest.mark.parametrize("loss_type", ["l2", "huber", "smooth_l1"])
+def test_the_derivative_under_the_mask_is_exactly_nothing(loss_type):
     answer = random(2, 4, 8, 8).float().requires_grad_()
     visible = torch.ones(2, 1, 8, 8)
     visible[0, 0, 2:5, 3:] = 0
-    sample_losses(answer, random(2, 4, 8, 8, seed=1).float(), visible).sum().backward()
+    errors = latent_losses(answer, random(2, 4, 8, 8, seed=1).float(), loss_type, torch.tensor([0.1, 1.0]))
+    sample_losses(errors, visible).sum().backward()
     hidden = (visible == 0).expand(2, 4, 8, 8)
     assert (answer.grad[hidden] == 0).all()
     assert (answer.grad[~hidden] != 0).all()
@@ -29,12 +39,12 @@ def test_what_is_hidden_does_not_dilute_the_loss():
     answer, target, visible = torch.full((2, 4, 8, 8), 3.0), torch.ones(2, 4, 8, 8), torch.ones(2, 1, 8, 8)
     target[0, :, 4:] = 100
     visible[0, :, 4:] = 0
-    assert sample_losses(answer, target, visible).tolist() == [4.0, 4.0]
+    assert sample_losses(latent_losses(answer, target), visible).tolist() == [4.0, 4.0]
 
 
 def test_without_a_mask_it_is_the_mean_squared_error():
     answer, target = random(3, 4, 6, 10), random(3, 4, 6, 10, seed=1)
-    told = sample_losses(answer, target, torch.ones(3, 1, 6, 10))
+    told = sample_losses(latent_losses(answer, target), torch.ones(3, 1, 6, 10))
     wanted = [
         torch.nn.functional.mse_loss(one.float(), other.float()) for one, other in zip(answer, target, strict=True)
     ]
@@ -84,3 +94,33 @@ def test_v_is_the_papers():
     v = target_of("v_prediction", latents, noise, ALPHA, SIGMA)
     each = ALPHA.view(-1, 1, 1, 1), SIGMA.view(-1, 1, 1, 1)
     assert torch.allclose(each[0] * noisy - each[1] * v, latents)  # x_0 = α x_t − σ v
+
+
+# (error, threshold, huber, smooth_l1) by hand from `conditional_loss` of sd-scripts: 2c (√(e² + c²) − c) and 2 (√(e² + c²) − c)
+WORKED = [(1.2, 0.5, 0.8, 1.6), (0.3, 0.4, 0.08, 0.2), (0.75, 1.0, 0.5, 0.5), (0.0, 0.1, 0.0, 0.0)]
+
+
+def test_huber_and_smooth_l1_are_sd_scripts():
+    errors = torch.tensor([one[0] for one in WORKED]).view(-1, 1, 1, 1)
+    threshold = torch.tensor([one[1] for one in WORKED])
+    for at, loss_type in ((2, "huber"), (3, "smooth_l1")):
+        told = latent_losses(errors, torch.zeros_like(errors), loss_type, threshold).flatten().tolist()
+        assert told == pytest.approx([one[at] for one in WORKED], abs=1e-6)
+
+
+def test_thresholds_are_sd_scripts():
+    """ᾱ of 0.8, 0.5 and 0.1 are noise levels √((1 − ᾱ) / ᾱ) of 0.5, 1 and 3: 0.9 / 1.5² + 0.1 = 0.5, and so on."""
+    alpha, timesteps = torch.tensor([0.8, 0.5, 0.1]).sqrt(), torch.tensor([0, 250, 500])
+    sigma = (1 - alpha**2).sqrt()
+    wanted = {"snr": [0.5, 0.325, 0.15625], "exponential": [1, 10**-0.25, 10**-0.5], "constant": [0.1] * 3}
+    for schedule, numbers in wanted.items():
+        told = huber_threshold(schedule, 0.1, timesteps, 1000, alpha, sigma).tolist()
+        assert told == pytest.approx(numbers, rel=1e-5), schedule
+
+
+def test_debiased_weights_are_sd_scripts():
+    """SNR of 4, 1/9 and 9999, the last bounded by 1000."""
+    alpha = torch.tensor([0.8, 0.1, 0.9999], dtype=torch.float64).sqrt()
+    sigma = (1 - alpha**2).sqrt()
+    assert debiased_weight("epsilon", alpha, sigma).tolist() == pytest.approx([1 / 2, 3, 1000**-0.5])
+    assert debiased_weight("v_prediction", alpha, sigma).tolist() == pytest.approx([1 / 5, 9 / 10, 1 / 1001])

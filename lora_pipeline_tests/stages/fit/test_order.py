@@ -6,8 +6,7 @@ import pytest
 
 from lora_pipeline.records import Example
 from lora_pipeline.settings import FitSettings
-from lora_pipeline.stages.fit.noise import draw
-from lora_pipeline.stages.fit.order import batches, looks_per_bucket, steps_per_epoch, total_steps
+from lora_pipeline.stages.fit.order import batches, grouped, looks_per_bucket, steps_per_epoch, total_steps
 
 
 def examples(*given):
@@ -26,9 +25,33 @@ def test_65_pictures_6_times_in_batches_of_2_for_10_epochs_are_1950_steps():
     assert 10 * steps_per_epoch({(512, 512): 65 * 6}, batch_size=2) == 1950
 
 
+@pytest.mark.parametrize(
+    ("looks", "batch_size", "accumulation", "steps"),
+    [
+        ({(512, 512): 390}, 2, 4, 49),  # 195 batches ÷ 4 = 48.75
+        ({(512, 512): 390}, 2, 1, 195),
+        ({(512, 512): 390}, 2, 1000, 1),
+        ({(512, 512): 31, (576, 448): 9, (448, 576): 1}, 4, 2, 6),  # 8 + 3 + 1 batches ÷ 2
+        ({(512, 512): 31, (576, 448): 9, (448, 576): 1}, 4, 5, 3),
+    ],
+)
+def test_accumulation_divides_an_epochs_batches_and_rounds_up(looks, batch_size, accumulation, steps):
+    """max_train_steps of sd-scripts: epochs × ⌈batches ÷ gradient_accumulation_steps⌉."""
+    assert steps_per_epoch(looks, batch_size, accumulation) == steps
+
+
+def test_batches_are_grouped_in_their_order():
+    order = batches(MIXED, 1, 2, seed=1, mirror=False)
+    assert len(order) == 5
+    assert [len(step) for step in grouped(order, 2)] == [2, 2, 1]
+    assert [batch for step in grouped(order, 2) for batch in step] == order
+
+
 def test_a_training_sets_steps_are_forecast_by_bucket(tmp_path, make_training_set):
     training_set = make_training_set(tmp_path, pictures=5, repeats=3, buckets=((64, 64), (96, 32)))
     assert total_steps(training_set, FitSettings(epochs=4, batch_size=2)) == 4 * (5 + 3)  # ⌈9/2⌉ + ⌈6/2⌉
+    settings = FitSettings(epochs=4, batch_size=2, gradient_accumulation_steps=3)
+    assert total_steps(training_set, settings) == 4 * 3  # ⌈8/3⌉
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
@@ -57,34 +80,3 @@ def test_half_of_all_looks_are_mirrored(repeats):
             True: 2 * repeats,
             False: 2 * repeats,
         }
-
-
-def test_noise_is_a_function_of_seed_and_clock():
-    import numpy as np
-
-    first, same = (draw(42, 7, (4, 8, 8), 1000, 0.1) for _ in range(2))
-    assert first.timestep == same.timestep
-    assert np.array_equal(first.noise, same.noise)
-    for other in (draw(43, 7, (4, 8, 8), 1000, 0.1), draw(42, 8, (4, 8, 8), 1000, 0.1)):
-        assert not np.array_equal(first.noise, other.noise)
-
-
-def test_noise_is_normal_and_timesteps_are_even():
-    import numpy as np
-
-    drawn = [draw(0, seen, (4, 8, 8), 1000, 0.0) for seen in range(2000)]
-    noise = np.stack([one.noise for one in drawn])
-    assert abs(noise.mean()) < 0.01
-    assert abs(noise.std() - 1) < 0.01
-    counts = np.histogram([one.timestep for one in drawn], bins=10, range=(0, 1000))[0]
-    assert counts.min() > 150
-    assert counts.sum() == 2000
-
-
-def test_the_noise_offset_moves_whole_channels():
-    import numpy as np
-
-    plain, offset = (draw(0, 5, (4, 64, 64), 1000, strength).noise for strength in (0.0, 0.5))
-    moved = offset - plain
-    assert np.allclose(moved, moved[:, :1, :1], atol=1e-6)
-    assert moved.std() > 0.05

@@ -2,15 +2,18 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import family, weights
+from lora_pipeline.families import NoiseSchedule, family, weights
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.settings import BaseSettings, FitSettings
-from lora_pipeline.stages.fit.order import Look
+from lora_pipeline.stages.fit.captions import caption_of
+from lora_pipeline.stages.fit.noise import draw
+from lora_pipeline.stages.fit.order import Look, batches
 from lora_pipeline.stages.fit.trainer import Trainer, read_cached
 
 torch = pytest.importorskip("torch")
@@ -47,20 +50,66 @@ def training_set(tmp_path, make_training_set):
     return make_training_set(tmp_path / "set", pictures=5, repeats=1, mirrored=True, buckets=((64, 64), (96, 32)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"}], ids=str)
+def test_how_a_picture_was_framed_is_told_with_its_caption(tmp_path, make_training_set):
+    framing = [96.0, 80.0, 8.0, 0.0, 64.0, 64.0]
+    (first, *_) = read_cached(make_training_set(tmp_path / "framed", framing=framing))
+    assert first.conditioning["framing"].tolist() == framing
+    assert "framing" not in read_cached(make_training_set(tmp_path / "unframed"))[0].conditioning
+
+
+def test_a_caption_that_is_left_out_leaves_the_framing(tmp_path, make_training_set, tiny_base):
+    framing = [96.0, 80.0, 8.0, 0.0, 64.0, 64.0]
+    settings = SETTINGS.model_copy(update={"caption_dropout_rate": 1.0})
+    trainer = trainer_of(make_training_set(tmp_path / "framed", framing=framing), tiny_base, settings)
+    told = trainer._told(trainer.examples[0], images_seen=0)
+    assert told["framing"].tolist() == framing
+    assert not torch.equal(told["encoder_hidden_states"], trainer.examples[0].conditioning["encoder_hidden_states"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gradient_checkpointing": True},
+        {"mixed_precision": "bf16"},
+        {"gradient_accumulation_steps": 2},
+        {"caption_dropout_rate": 0.5},
+        {"network_dropout": 0.3},
+        {"optimizer_type": "AdamW8bit"},
+        {"optimizer_type": "Adafactor"},
+    ],
+    ids=str,
+)
 def test_ten_steps_equal_five_a_stop_and_five_more_to_the_bit(training_set, tiny_base, tmp_path, changes):
-    settings = SETTINGS.model_copy(update=changes)
+    settings = SETTINGS.model_copy(update={**changes, "epochs": 5})  # 2 or 3 steps an epoch
     straight = trainer_of(training_set, tiny_base, settings)
-    losses = [report.loss for report in take(straight, 10)]
+    losses = [(report.loss, report.smoothed_loss, report.gradient_norm) for report in take(straight, 10)]
     first = trainer_of(training_set, tiny_base, settings)
-    resumed = [report.loss for report in take(first, 5)]
+    resumed = [(report.loss, report.smoothed_loss, report.gradient_norm) for report in take(first, 5)]
     torch.save(first.state(), tmp_path / "state.pt")
     second = trainer_of(training_set, tiny_base, settings)
     second.resume(torch.load(tmp_path / "state.pt", weights_only=True))
-    resumed += [report.loss for report in take(second, 5)]
+    resumed += [(report.loss, report.smoothed_loss, report.gradient_norm) for report in take(second, 5)]
     assert resumed == losses
     assert same(second.state(), straight.state())
     assert len(set(losses)) == 10
+
+
+@pytest.mark.parametrize("stop", [3, 4, 6, 11])
+def test_a_resumed_course_with_restarts_goes_on_at_the_rate_it_had(training_set, tiny_base, stop):
+    """4 epochs of 5 pictures and 4 cycles: 3 and 6 are the first steps of a cycle, where sd-scripts#141 landed on rate 0."""
+    settings = SETTINGS.model_copy(
+        update={"lr_scheduler": "cosine_with_restarts", "lr_scheduler_num_cycles": 4, "lr_warmup_steps": 0}
+    )
+    straight = [report.learning_rate for report in trainer_of(training_set, tiny_base, settings).steps()]
+    assert straight[0] == straight[3] == straight[6] == settings.unet_lr
+    first = trainer_of(training_set, tiny_base, settings)
+    take(first, stop)
+    second = trainer_of(training_set, tiny_base, settings)
+    second.resume(first.state())
+    told = [report.learning_rate for report in second.steps()]
+    assert told == straight[stop:]
+    assert min(told) > 0
 
 
 def test_the_clock_counts_images(training_set, tiny_base):
@@ -73,6 +122,19 @@ def test_the_clock_counts_images(training_set, tiny_base):
     )
     assert reports[0].learning_rate == 0
     assert max(report.learning_rate for report in reports) <= SETTINGS.unet_lr
+
+
+def test_a_step_tells_its_live_numbers(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"max_grad_norm": 1e-3}))
+    first, second = take(trainer, 2)
+    assert first.smoothed_loss == pytest.approx(first.loss)
+    # weights 0.98 × 0.02 and 0.02 of the two losses, together 1 − 0.98²
+    assert second.smoothed_loss == pytest.approx((0.0196 * first.loss + 0.02 * second.loss) / 0.0396)
+    assert first.images_per_s == pytest.approx(len(first.pictures) / first.seconds)
+    assert 50 < first.memory_mib <= second.memory_mib
+    assert second.gradient_norm > 1e-3  # before it is clipped
+    clipped = torch.cat([one.grad.flatten() for one in trainer.parameters.values()]).norm()
+    assert float(clipped) == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_only_the_lora_is_trained(training_set, tiny_base):
@@ -120,6 +182,54 @@ def test_the_loss_of_two_pictures_falls(tmp_path, make_training_set, tiny_base):
     assert after < 0.8 * before, (before, after)
 
 
+def test_a_step_of_several_batches_is_one_update_of_their_mean(tmp_path, make_training_set, tiny_base):
+    """7 looks in batches of 2, 3 batches a step: the lone look's batch lies in the first step or the second."""
+    training_set = make_training_set(tmp_path / "seven", pictures=7, repeats=1, hide=False)
+    settings = SETTINGS.model_copy(update={"gradient_accumulation_steps": 3, "lr_warmup_steps": 0, "max_grad_norm": 0})
+    trainer = trainer_of(training_set, tiny_base, settings)
+    order = batches([one.example for one in trainer.examples], 1, 2, settings.seed, trainer.mirror)
+    wanted, seen = [], 0
+    for batch in order[:3]:
+        trainer.images_seen = seen
+        wanted.append(float(trainer.loss(batch).detach()))
+        seen += len(batch)
+    trainer.images_seen = 0
+    first, last = take(trainer, 2)
+    assert first.loss == pytest.approx(sum(wanted) / 3, rel=1e-6)
+    assert [one.images_seen for one in (first, last)] == [sum(map(len, order[:3])), 7]
+    assert first.pictures == tuple(trainer.examples[look.picture].id for batch in order[:3] for look in batch)
+
+
+def test_the_only_batch_of_an_epochs_last_step_counts_as_one_of_several(tmp_path, make_training_set, tiny_base):
+    """accelerate divides by the setting whatever is left, and so does sd-scripts: a third of the gradient of the batch alone."""
+    training_set = make_training_set(tmp_path / "two", pictures=2, repeats=1, hide=False)
+    told = []
+    for accumulation in (1, 3):
+        changes = {"gradient_accumulation_steps": accumulation, "max_grad_norm": 0}
+        trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
+        report = take(trainer, 1)[0]
+        told.append((report.loss, torch.cat([one.grad.flatten() for one in trainer.parameters.values()])))
+    assert told[0][0] == told[1][0]
+    assert torch.allclose(told[0][1], 3 * told[1][1], rtol=1e-5)
+
+
+def test_accumulated_gradients_are_those_of_the_whole(training_set, tiny_base):
+    """4 looks at once, and 2 then 2 at the clock times that they would have had: the same gradient."""
+    trainer = trainer_of(training_set, tiny_base)
+    looks = [Look(0, False), Look(2, False), Look(4, False), Look(0, True)]
+    for name, parameter in trainer.parameters.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=0.1)
+    gradients = []
+    for parts in ([looks], [looks[:2], looks[2:]]):
+        trainer.optimizer.zero_grad()
+        for number, part in enumerate(parts):
+            (trainer.loss(part, 2 * number) / len(parts)).backward()
+        gradients.append(torch.cat([one.grad.flatten() for one in trainer.parameters.values()]))
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6)
+    assert gradients[0].abs().max() > 1e-3
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_pictures(training_set, tiny_base):
     trainer = trainer_of(training_set, tiny_base)
     steps = trainer.steps()
@@ -154,6 +264,80 @@ def test_what_is_hidden_is_not_learnt_from(training_set, tiny_base, monkeypatch,
     pull = answers[0].grad[0]
     assert bool((pull[hidden] == 0).all()) == masked
     assert (pull[~hidden] != 0).all()
+
+
+def test_the_loss_is_summed_in_its_order(training_set, tiny_base, monkeypatch):
+    """Per latent → mask → mean over what is visible → × prior weight → min-SNR → debiased → batch mean, by hand in loops."""
+    changes = {"loss_type": "huber", "debiased_estimation_loss": True, "noise_offset": 0.0}
+    trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
+    prior = replace(trainer.examples[2], example=replace(trainer.examples[2].example, loss_weight=0.25))
+    trainer.examples = [*trainer.examples[:2], prior, *trainer.examples[3:]]
+    asked = []
+
+    def predict(self, module, noisy, timesteps, conditioning):
+        asked.append(timesteps)
+        return torch.full_like(noisy, 0.5)
+
+    monkeypatch.setattr(type(trainer.family), "predict", predict)
+    told = float(trainer.loss([Look(0, False), Look(2, False)]))
+    wanted = []
+    for at, (picture, weight) in enumerate(((0, 1.0), (2, 0.25))):
+        one, t = trainer.examples[picture], int(asked[0][at])
+        drawn = draw(trainer.settings, trainer.schedule, at, one.latents[0].numpy())
+        assert drawn.timestep == t
+        alpha, sigma = trainer.schedule.alphas[t], trainer.schedule.sigmas[t]
+        snr, c = (alpha / sigma) ** 2, 0.9 / (1 + sigma / alpha) ** 2 + 0.1
+        seen = [
+            2 * c * (((0.5 - float(noise)) ** 2 + c * c) ** 0.5 - c)
+            for channel in drawn.noise
+            for noise, visible in zip(channel.ravel(), one.visible[0].ravel(), strict=True)
+            if visible
+        ]
+        assert len(seen) == (4 * 55 if picture == 0 else 4 * 64)  # 9 cells of the first are hidden
+        wanted.append(sum(seen) / len(seen) * weight * min(snr, 5) / snr / min(snr, 1000) ** 0.5)
+    assert told == pytest.approx(sum(wanted) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        ("epsilon", {"timestep_sampling": "shift"}, "fit.timestep_sampling shift is for flow-matching models"),
+        ("flow", {"debiased_estimation_loss": True}, "fit.debiased_estimation_loss is not defined for a flow"),
+        ("flow", {"loss_type": "huber"}, "fit.huber_schedule snr is not defined for a flow"),
+    ],
+)
+def test_what_a_model_has_no_definition_for_is_refused(training_set, tiny_base, monkeypatch, kind, changes, words):
+    monkeypatch.setattr(type(family("sd15")), "noise", lambda *_: NoiseSchedule(kind, (0.5,), (0.5,)))
+    with pytest.raises(TrainingError, match=words):
+        trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
+
+
+def test_a_look_is_told_the_cached_caption_or_its_variant_encoded(training_set, tiny_base, monkeypatch):
+    settings = SETTINGS.model_copy(update={"shuffle_caption": True, "caption_dropout_rate": 0.5})
+    trainer = trainer_of(training_set, tiny_base, settings)
+    trainer.examples = [replace(one, example=replace(one.example, caption="a, b")) for one in trainer.examples]
+    told = []
+    predict = type(trainer.family).predict
+    monkeypatch.setattr(
+        type(trainer.family),
+        "predict",
+        lambda *given: told.append(given[-1]["encoder_hidden_states"]) or predict(*given),
+    )
+    trainer.images_seen = 30
+    trainer.loss([Look(0, False), Look(2, False)] * 8)
+    encoder = family("sd15").open_texts(tiny_base, "cpu", "float32")
+    words = [caption_of("a, b", settings, 30 + at) for at in range(16)]
+    assert {"", "a, b"} < set(words)
+    for at, text in enumerate(words):
+        cached = trainer.examples[at % 2 * 2].conditioning["encoder_hidden_states"]
+        wanted = cached if text == "a, b" else encoder.encode([text])[0]["encoder_hidden_states"]
+        assert torch.equal(told[0][at], wanted), text
+
+
+def test_the_adapter_is_the_settings(training_set, tiny_base):
+    changes = {"network_dropout": 0.25, "rank_stabilised": True}
+    config = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes)).module.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 4, 0.25)  # alpha 2 × √4
 
 
 def test_a_mirrored_look_learns_from_the_mirrored_latents(training_set, tiny_base):

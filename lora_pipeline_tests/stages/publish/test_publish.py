@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,14 @@ import yaml
 from lora_pipeline import manifest
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.families import family
-from lora_pipeline.families.lora_file import read_metadata
+from lora_pipeline.families.lora_file import lora_bytes, read_metadata, write_lora
 from lora_pipeline.manifest import Manifest
-from lora_pipeline.records import Checkpoint, File, Row, Score
+from lora_pipeline.records import Checkpoint, Example, File, Row, Score
 from lora_pipeline.settings import BaseSettings, PublishSettings, Settings
 from lora_pipeline.stages.publish import CardFacts, publish
+from lora_pipeline.stages.publish.card import BaseFacts, base_facts
+from lora_pipeline.stages.publish.header import hashes
+from lora_pipeline.stages.publish.notice import notice
 from lora_pipeline.store import digest_file
 
 SETTINGS = Settings().changed(
@@ -28,6 +32,12 @@ CARD = CardFacts(
     settings=SETTINGS.model_dump(mode="json"),
     photos=(("a.jpg", "1" * 64), ("b.jpg", "2" * 64)),
     counts={"face_crops": 6, "training_set": 6},
+    examples=(
+        Example("holiday/a.jpg", (512, 512), 10, "ohwx woman, red shirt, Beach", 0.0),
+        Example("b.jpg", (512, 512), 10, "ohwx woman, blue shirt", 0.1),
+        Example("b.jpg", (448, 576), 5, "ohwx woman", 0.0),
+        Example("other.jpg", (512, 512), 2, "woman", 0.0, loss_weight=0.5, regularisation=True),
+    ),
 )
 
 
@@ -94,6 +104,44 @@ def drawn(pipeline, lora: Path | None) -> np.ndarray:
     return np.asarray(pipeline("a photo of ohwx woman", **how).images[0]).astype(int)
 
 
+def test_convolutions_keep_their_own_alpha_in_both_files(tiny_base, checkpoints, random_lora, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    random_lora(tiny_base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, conv=(3, 7.0))
+    made = publish(
+        judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(precision="fp32"), tiny_base, CARD
+    )
+    row = made.manifest.row("released")
+    other = load_file(made.manifest.path(row, "webui"))
+    alphas = {key: float(alpha) for key, alpha in other.items() if key.endswith(".alpha")}
+    for key, alpha in alphas.items():
+        down = other[key.replace(".alpha", ".lora_down.weight")]
+        wide = down.ndim == 4 and down.shape[-1] == 3
+        assert (alpha, down.shape[0]) == ((7.0, 3) if wide else (2.0, 4)), key
+    assert alphas["lora_unet_mid_block_resnets_0_conv1.alpha"] == 7
+    pipeline = family(tiny_base.family).pipeline(tiny_base, "cpu", "float32")
+    epoch = drawn(pipeline, checkpoints.path(checkpoints.row("0002"), "lora"))
+    for role in ("lora", "webui"):
+        assert np.abs(drawn(pipeline, made.manifest.path(row, role)) - epoch).max() <= 1
+
+
+def test_a_dora_has_no_file_for_other_programs_and_the_card_says_why(
+    tiny_base, checkpoints, random_lora, tmp_path: Path
+) -> None:
+    random_lora(tiny_base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, dora=True)
+    settings = SETTINGS.changed({"fit": {"network_type": "dora"}}, "test").model_dump(mode="json")
+    card = replace(CARD, settings=settings)
+    made = publish(
+        judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(precision="fp32"), tiny_base, card
+    )
+    row = made.manifest.row("released")
+    assert set(row.files) == {"lora", "card", "lineage"}
+    assert "it is a DoRA" in made.manifest.path(row, "card").read_text()
+    pipeline = family(tiny_base.family).pipeline(tiny_base, "cpu", "float32")
+    epoch = drawn(pipeline, checkpoints.path(checkpoints.row("0002"), "lora"))
+    assert np.abs(drawn(pipeline, made.manifest.path(row, "lora")) - epoch).max() <= 1
+
+
 def test_the_files_headers_say_what_they_are(tiny_base, checkpoints, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -118,8 +166,167 @@ def test_the_files_headers_say_what_they_are(tiny_base, checkpoints, tmp_path: P
     data = lora.read_bytes()
     assert (
         words["modelspec.hash_sha256"]
-        == "0x" + __import__("hashlib").sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+        == "0x" + hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
     )
+
+
+def test_the_header_says_what_web_uis_show(tiny_base, checkpoints, tmp_path: Path) -> None:
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    words = read_metadata(made.manifest.path(made.manifest.row("released"), "webui"))
+    assert {key: words[key] for key in words if key.startswith("ss_") and words[key].startswith("{")} == {
+        "ss_dataset_dirs": json.dumps(
+            {"10_ohwx woman": {"img_count": 2, "n_repeats": 10}, "5_ohwx woman": {"img_count": 1, "n_repeats": 5}}
+        ),
+        "ss_reg_dataset_dirs": json.dumps({"2_woman": {"img_count": 1, "n_repeats": 2}}),
+        "ss_tag_frequency": json.dumps(
+            {
+                "10_ohwx woman": {"beach": 1, "blue shirt": 1, "ohwx woman": 2, "red shirt": 1},
+                "2_woman": {"woman": 1},
+                "5_ohwx woman": {"ohwx woman": 1},
+            }
+        ),
+        "ss_bucket_info": json.dumps(
+            {"buckets": {"0": {"count": 5, "resolution": [448, 576]}, "1": {"count": 22, "resolution": [512, 512]}}}
+        ),
+    }
+    said = {
+        "ss_base_model_version": "sd_v1",
+        "ss_sd_model_name": Path(tiny_base.model).name,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": "4",
+        "ss_network_alpha": "2",
+        "ss_output_name": "ohwx",
+        "ss_resolution": "(512, 512)",
+        "ss_num_train_images": "25",
+        "ss_num_reg_images": "2",
+        "ss_prior_loss_weight": "0.5",
+        "ss_num_batches_per_epoch": "14",  # 22 / 2 and 5 / 2, rounded up
+        "ss_epoch": "2",
+        "ss_num_epochs": "10",
+        "ss_steps": "28",
+        "ss_max_train_steps": "140",
+        "ss_learning_rate": "0.0001",
+        "ss_unet_lr": "0.0001",
+        "ss_text_encoder_lr": "0.0",
+        "ss_optimizer": "AdamW(weight_decay=0.01)",
+        "ss_lr_scheduler": "cosine_with_restarts",
+        "ss_seed": "42",
+        "ss_min_snr_gamma": "5.0",
+        "ss_noise_offset": "None",
+        "ss_mixed_precision": "no",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": "ohwx",
+        "modelspec.license": "creativeml-openrail-m",
+        "modelspec.trigger_phrase": "ohwx woman",
+        "modelspec.resolution": "512x512",
+        "modelspec.prediction_type": "epsilon",
+        "lora_pipeline.run": "f" * 64,
+        "lora_pipeline.training_set": "d" * 64,
+    }
+    assert {key: words.get(key) for key in said} == said
+    told = json.loads((tmp_path / "out" / "lineage.json").read_text())
+    del told["files"]
+    whole = json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
+    assert words["lora_pipeline.lineage"] == hashlib.sha256(whole).hexdigest()
+
+
+def test_no_photos_name_is_in_a_files_header(tiny_base, checkpoints, tmp_path: Path) -> None:
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    for role in ("lora", "webui"):
+        header = str(read_metadata(made.manifest.path(made.manifest.row("released"), role)))
+        assert not any(name in header for name in ("a.jpg", "b.jpg", "other.jpg", "holiday", str(tmp_path)))
+
+
+def test_the_hashes_are_sd_scripts_own(tiny_base, checkpoints, tmp_path: Path) -> None:
+    """sshs_model_hash of the file as it lies there, as sd-webui-additional-networks reckons it; the older one of its ss_ words alone."""
+    import torch
+
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+    path = made.manifest.path(made.manifest.row("released"), "webui")
+    data, words = path.read_bytes(), read_metadata(path)
+    assert words["sshs_model_hash"] == hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    assert words["sshs_legacy_hash"] == hashlib.sha256(b"").hexdigest()[:8]  # a file of under a MiB
+
+    large = {"a": torch.arange(400_000, dtype=torch.float32)}
+    trained = lora_bytes(large, {"ss_epoch": "1"})
+    got = hashes(large, {"ss_epoch": "1", "modelspec.title": "anything"})
+    assert got["sshs_legacy_hash"] == hashlib.sha256(trained[0x100000:0x110000]).hexdigest()[:8]
+
+
+def test_a_model_in_one_file_is_named_by_the_hashes_that_web_uis_know(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "model.safetensors").write_bytes(data)
+    base = BaseSettings(model=str(tmp_path / "model.safetensors"))
+    facts = base_facts(base, family("sd15").digest(base))
+    assert facts.file_digest == hashlib.sha256(data).hexdigest()
+    assert facts.file_legacy == hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
+
+
+@pytest.mark.parametrize(
+    ("licence", "model", "wanted"),
+    [
+        ("flux-1-dev-non-commercial-license", "/there", True),
+        ("FLUX.1 [dev] Non-Commercial License", "/there", True),
+        ("apache-2.0", "black-forest-labs/FLUX.1-schnell", False),
+        ("other", "black-forest-labs/FLUX.1-dev", True),
+        ("creativeml-openrail-m", "/there", False),
+    ],
+)
+def test_flux_s_notice_goes_along_where_its_licence_holds(licence, model, wanted) -> None:
+    told = notice(BaseFacts("flux", model, "hub", "", "", "d", licence))
+    assert (told is not None) == wanted
+    if told is not None:
+        assert told.startswith("The FLUX.1 [dev] Model is licensed by Black Forest Labs")
+        assert "modifies" in told  # section 3 c of that licence
+
+
+def test_a_release_on_flux_has_its_notice_its_names_and_no_epsilon(tiny, random_lora, tmp_path: Path) -> None:
+    made = flux_release(tiny, random_lora, tmp_path, lambda key: key)
+    row = made.manifest.row("released")
+    assert row.files["notice"].path == "NOTICE.txt"
+    assert (tmp_path / "out" / "NOTICE.txt").read_text().startswith("The FLUX.1 [dev] Model is licensed")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "`NOTICE.txt` must go along" in card
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert (header["license"], header["license_name"]) == ("other", "flux-1-dev-non-commercial-license")
+    words = read_metadata(made.manifest.path(row, "webui"))
+    assert words["ss_base_model_version"] == "flux1"
+    assert words["ss_network_module"] == "networks.lora_flux"
+    assert words["ss_network_alpha"] == "2"  # as it was trained, though its joined layers have a multiple
+    assert words["modelspec.architecture"] == "flux-1-dev/lora"
+    assert words["ss_timestep_sampling"] == "uniform"
+    assert "modelspec.prediction_type" not in words
+
+
+def test_what_has_no_name_elsewhere_is_released_for_diffusers_alone_and_the_card_says_why(
+    tiny, random_lora, tmp_path: Path
+) -> None:
+    made = flux_release(
+        tiny, random_lora, tmp_path, lambda key: key.replace("transformer_blocks.0.ff.net.2", "x_embedder")
+    )
+    assert set(made.manifest.row("released").files) == {"lora", "card", "lineage", "notice"}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "no file for other programs (ComfyUI, AUTOMATIC1111, Forge): transformer.x_embedder has no name there" in card
+    )
+
+
+def flux_release(tiny, random_lora, folder: Path, rename):
+    """A release of a random LoRA of a small FLUX, some of its modules renamed."""
+    from safetensors.torch import load_file
+
+    base = BaseSettings(
+        family="flux", model=str(tiny.build_flux(folder / "base")), licence="flux-1-dev-non-commercial-license"
+    )
+    (folder / "fit").mkdir()
+    file = random_lora(base, folder / "fit" / "e.safetensors", 1)
+    write_lora(file, {rename(key): tensor for key, tensor in load_file(file).items()}, read_metadata(file))
+    record = Checkpoint(2, "f" * 64, "d" * 64, loss=0.1, learning_rate=1e-4, images_seen=12)
+    row = Row("0002", "key", data=record.data(), files={"lora": File(file.name, digest_file(file))})
+    checkpoints = manifest.write(folder / "fit", [row])
+    return publish(judged(folder / "s"), checkpoints, folder / "out", PublishSettings(), base, CARD)
 
 
 def test_a_rerun_makes_nothing_and_equal_results_have_equal_bytes(tiny_base, checkpoints, tmp_path: Path) -> None:

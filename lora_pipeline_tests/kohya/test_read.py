@@ -1,0 +1,315 @@
+"""JSON and TOML of other trainers: every key has a row, and what means the same here is set."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_pipeline.errors import SettingsError
+from lora_pipeline.kohya import Imported, Row, read
+from lora_pipeline.kohya.rules import ALIASES, KNOWN, RULES
+from lora_pipeline.recipes import recipe
+from lora_pipeline.settings import FitSettings, Settings
+
+# The shape in which civitai keeps a training run's details.
+CIVITAI: dict[str, Any] = {
+    "type": "Character",
+    "params": {
+        "engine": "kohya", "unetLR": 0.0005, "clipSkip": 1, "loraType": "lora", "keepTokens": 2, "networkDim": 32,
+        "numRepeats": 14, "resolution": 512, "lrScheduler": "cosine_with_restarts", "minSnrGamma": 5, "noiseOffset": 0.1,
+        "targetSteps": 1050, "enableBucket": True, "networkAlpha": 16, "optimizerType": "AdamW8Bit", "textEncoderLR": 0.00005,
+        "maxTrainEpochs": 10, "shuffleCaption": True, "trainBatchSize": 2, "flipAugmentation": True, "lrSchedulerNumCycles": 3,
+    },
+    "staging": False, "baseModel": "sd_1_5", "highPriority": False, "baseModelType": "sd15", "samplePrompts": ["", "jx265 on a horse", ""],
+}  # fmt: skip
+
+TRAIN = """
+[model_arguments]
+pretrained_model_name_or_path = "models/realistic.safetensors"
+v2 = false
+
+[additional_network_arguments]
+unet_lr = 0.0005
+text_encoder_lr = 0.0001
+network_dim = 16
+network_alpha = 8
+network_module = "networks.lora"
+network_args = ["conv_dim=8", "conv_alpha=1"]
+
+[optimizer_arguments]
+learning_rate = 0.0005
+lr_scheduler = "constant_with_warmup"
+lr_warmup_steps = 100
+optimizer_type = "AdamW8bit"
+optimizer_args = ["weight_decay=0.1", "betas=[0.9, 0.99]"]
+
+[training_arguments]
+max_train_epochs = 10
+train_batch_size = 2
+clip_skip = 2
+seed = 7
+max_token_length = 225
+xformers = true
+mixed_precision = "fp16"
+wandb_api_key = "a-secret"
+
+[dataset_arguments]
+dataset_config = "dataset.toml"
+"""
+
+DATASET = """
+[general]
+resolution = 512
+shuffle_caption = true
+keep_tokens = 1
+enable_bucket = true
+min_bucket_reso = 320
+max_bucket_reso = 960
+
+[[datasets]]
+batch_size = 4
+resolution = [768, 512]
+
+  [[datasets.subsets]]
+  image_dir = "/photos/jane"
+  num_repeats = 10
+  class_tokens = "jx265 young woman"
+
+  [[datasets.subsets]]
+  image_dir = "/photos/women"
+  is_reg = true
+  num_repeats = 1
+"""
+
+
+@pytest.fixture
+def put(tmp_path: Path):
+    """Write a file and read it; `settings` are those of the whole."""
+
+    def one(given: dict[str, Any] | str, recipe_name: str = "") -> Imported:
+        file = tmp_path / ("settings.toml" if isinstance(given, str) else "settings.json")
+        file.write_text(given if isinstance(given, str) else json.dumps(given))
+        return read(file, recipe_name)
+
+    return one
+
+
+def params(**changes: Any) -> dict[str, Any]:
+    return {**CIVITAI, "params": {**CIVITAI["params"], **changes}}
+
+
+def row(found: Imported, key: str) -> Row:
+    (one,) = [one for one in found.rows if one.key.split(".")[-1] == key]
+    return one
+
+
+def settings(found: Imported) -> Settings:
+    return recipe(found.recipe).changed(found.changes, "import")
+
+
+def test_civitais_numbers_mean_the_same_here(put):
+    found = put(CIVITAI)
+    assert found.recipe == "sd15_person"
+    whole = settings(found)
+    fit, encode = whole.fit, whole.encode
+    assert (fit.unet_lr, fit.network_dim, fit.network_alpha, fit.optimizer_type) == (5e-4, 32, 16, "AdamW8bit")
+    assert (fit.lr_scheduler, fit.lr_scheduler_num_cycles) == ("cosine_with_restarts", 3)
+    assert (fit.epochs, fit.batch_size, fit.min_snr_gamma, fit.noise_offset) == (10, 2, 5, 0.1)
+    assert (fit.shuffle_caption, fit.keep_tokens) == (True, 2)
+    assert (encode.repeats, encode.resolution_px, encode.flip) == (14, 512, True)
+    assert (encode.bucket_area, encode.merge_small_buckets) == ("at_most", False)
+    assert whole.crop.framings == ("whole",)
+    assert whole.grade.prompts == ("jx265 on a horse",)
+
+
+def test_what_civitais_trainer_does_unsaid_is_done(put):
+    """`optimizerArgMap` of civitai; a FLUX LoRA's is the library's."""
+    assert settings(put(CIVITAI)).fit.weight_decay == 0.1
+    assert settings(put({**params(), "baseModel": "flux_dev", "baseModelType": "flux"})).fit.weight_decay == 0.01
+    given = "weight_decay=0.5, decouple=True, betas=0.9,0.99, use_bias_correction=False"
+    found = put(params(optimizerType="Prodigy", optimizerArgs=given))
+    assert settings(found).fit.weight_decay == 0.5
+    assert row(found, "optimizerArgs").told == "fit.weight_decay = 0.5; not trained here yet: betas=(0.9, 0.99)"
+
+
+@pytest.mark.parametrize("given", [CIVITAI, TRAIN, DATASET], ids=["civitai", "train", "dataset"])
+def test_every_key_has_one_row_with_words(put, given):
+    found = put(given)
+    text = given if isinstance(given, str) else json.dumps(given)
+    keys = re.findall(r"^ *(\w+) =", text, re.MULTILINE) or [
+        key for key in re.findall(r'"(\w+)":', text) if key != "params"
+    ]
+    assert keys
+    assert sorted(keys) == sorted(one.key.split(".")[-1] for one in found.rows if not one.key.startswith("("))
+    assert all(one.told for one in found.rows)
+    assert not [one.key for one in found.rows if one.fate == "unknown"]
+    table = found.table()
+    assert all(key in table for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "told"),
+    [
+        (params(textEncoderLR=5e-5), "textEncoderLR", "not trained here yet: the text encoder"),
+        (params(textEncoderLR=0), "textEncoderLR", "the text encoder is not trained"),
+        (params(clipSkip=2), "clipSkip", "not trained here yet: clip skip"),
+        (params(clipSkip=1), "clipSkip", "as it is here anyway"),
+        (params(loraType="lokr"), "loraType", "not trained here yet: lokr"),
+        (params(engine="rapid"), "engine", "by hand: the trainer rapid"),
+        (params(targetSteps=1050), "targetSteps", "stands for 15 pictures"),
+        (params(optimizerType="Lion8bit"), "optimizerType", "not trained here yet: the optimiser Lion8bit"),
+        (params(numRepeats=5000), "numRepeats", "by hand: encode.repeats: Input should be less than or equal to 1000"),
+        (params(networkDimm=3), "networkDimm", "unknown: did you mean 'networkDim'?"),
+        (params(qqqqq=3), "qqqqq", "unknown: no trainer's key is like it"),
+        ({**CIVITAI, "baseModel": "realistic"}, "baseModel", "set base.model to the file"),
+        ({**CIVITAI, "baseModel": "civitai:43331@127742"}, "baseModel", "a model of somebody's own"),
+        (TRAIN.replace("conv_alpha=1", "rank_dropout=0.1"), "network_args", "not trained here yet: rank_dropout=0.1"),
+        (TRAIN, "optimizer_args", "fit.weight_decay = 0.1; not trained here yet: betas=[0.9, 0.99]"),
+        (TRAIN, "max_token_length", "not trained here yet: captions of over 75 tokens"),
+        (TRAIN, "learning_rate", "unet_lr stands for it"),
+        (TRAIN, "dataset_config", "import dataset.toml too"),
+        (TRAIN.replace("= 100", "= 0.05"), "lr_warmup_steps", "by hand: 0.05 of the run's steps"),
+        (TRAIN.replace("max_train_epochs = 10", "max_train_steps = 900"), "max_train_steps", "by hand: runs are counted in epochs"),
+        (DATASET, "is_reg", "regularisation pictures: set encode.regularisation_folder"),
+        (DATASET.replace("is_reg = true", ""), "image_dir", None),
+    ],
+)  # fmt: skip
+def test_what_does_not_map_says_why_and_what_to_do(put, given, key, told):
+    found = put(given)
+    rows = [one for one in found.rows if one.key.split(".")[-1] == key]
+    if told is None:
+        assert all("choose it with --photos" in one.told for one in rows)
+        assert found.photos is None
+    else:
+        assert told in rows[0].told
+    settings(found)
+
+
+def test_a_toml_of_train_network(put):
+    whole = settings(put(TRAIN))
+    fit = whole.fit
+    assert whole.base.model == "models/realistic.safetensors"
+    assert (fit.lr_scheduler, fit.lr_warmup_steps, fit.seed, fit.mixed_precision) == ("constant", 100, 7, "fp16")
+    assert (fit.network_dim, fit.network_alpha, fit.weight_decay) == (16, 8, 0.1)
+    assert (fit.network_conv_dim, fit.network_conv_alpha) == (8, 1)
+
+
+def test_the_guis_convolutions_are_those_of_its_locon_alone(put):
+    gui = {"lora_type": "Kohya LoCon", "network_dim": 16, "network_alpha": 8, "conv_dim": 4, "conv_alpha": 2}
+    fit = settings(put({**gui, "pretrained_model_name_or_path": "a.safetensors"})).fit
+    assert (fit.network_conv_dim, fit.network_conv_alpha) == (4, 2)
+    plain = settings(put({**gui, "lora_type": "Standard", "pretrained_model_name_or_path": "a.safetensors"})).fit
+    assert plain.network_conv_dim == 0
+
+
+def test_a_folder_of_regularisation_pictures_is_taken_over(put):
+    found = settings(put(TRAIN + '\nreg_data_dir = "women"\nprior_loss_weight = 0.5\n')).encode
+    assert (found.regularisation_folder, found.prior_loss_weight) == ("women", 0.5)
+
+
+def test_what_a_toml_leaves_unsaid_is_what_sd_scripts_does_then(put):
+    """Its recipe has min-SNR 5 and other numbers; sd-scripts, when told nothing, has none."""
+    found = put('unet_lr = 1e-4\noptimizer_type = "Adafactor"\n')
+    fit = settings(found).fit
+    assert recipe(found.recipe).fit.min_snr_gamma == 5
+    assert (fit.min_snr_gamma, fit.noise_offset, fit.batch_size) == (0, 0, 1)
+    assert (fit.network_dim, fit.network_alpha, fit.lr_scheduler, fit.weight_decay) == (4, 1, "constant", 0)
+    assert "sd-scripts does then" in row(found, "(min_snr_gamma)").told
+    assert "the text encoder" in row(found, "(network_train_unet_only)").told
+    assert row(found, "(max_train_steps)").fate == "by hand"
+
+
+def test_without_buckets_every_picture_is_square(put):
+    from lora_pipeline.stages.encode.buckets import buckets
+
+    found = put(params(enableBucket=False, resolution=640))
+    assert buckets(settings(found).encode) == ((640, 640),)
+
+
+def test_a_dataset_toml_the_nearer_to_the_pictures_wins(put):
+    found = put(DATASET)
+    whole = settings(found)
+    assert whole.encode.resolution_px == 624  # √(768 · 512) = 627.07, in steps of 8
+    assert "nearer to the pictures" in row_at(found, "general.resolution").told
+    assert (whole.encode.repeats, whole.fit.batch_size, whole.fit.keep_tokens) == (10, 4, 1)
+    assert (whole.encode.bucket_min_px, whole.encode.bucket_max_px) == (320, 960)
+    assert (found.photos, found.trigger, found.class_word) == (Path("/photos/jane"), "jx265", "young woman")
+
+
+def row_at(found: Imported, key: str) -> Row:
+    return next(one for one in found.rows if one.key == key)
+
+
+def test_a_second_value_for_a_second_subset_is_not_passed_over(put):
+    found = put(DATASET.replace("is_reg = true", 'class_tokens = "jx265 young woman"'))
+    assert settings(found).encode.repeats == 10
+    assert "the first, 10, is taken" in row_at(found, "datasets[1].subsets[2].num_repeats").told
+
+
+def test_a_file_of_the_gui(put):
+    given = {
+        "LoRA_type": "Standard", "optimizer": "AdamW8bit", "epoch": 36, "max_train_epochs": 0, "max_train_steps": 0,
+        "max_resolution": "1024,1024", "lr_warmup": 10, "min_snr_gamma": 0, "conv_dim": 1, "sdxl": True, "vae": "",
+        "bucket_no_upscale": True, "enable_bucket": True, "min_bucket_reso": 256, "max_bucket_reso": 2048, "unet_lr": "0.0001",
+        "masked_loss": False,
+    }  # fmt: skip
+    found = put(given)
+    assert (found.what, found.recipe) == ("kohya_ss JSON", "sdxl_person")
+    whole = settings(found)
+    assert (whole.fit.epochs, whole.fit.unet_lr, whole.encode.resolution_px) == (36, 1e-4, 1024)
+    assert whole.encode.bucket_no_upscale
+    assert whole.fit.masked_loss  # strangers' faces stay out of the loss: sd-scripts' masks are another thing
+    assert "10 % of the run's steps" in row(found, "lr_warmup").told
+    assert len([one for one in found.rows if not one.key.startswith("(")]) == len(given)
+
+
+def test_a_flows_min_snr_and_noise_offset_do_what_they_do_in_sd_scripts_nothing(put):
+    flux = {**CIVITAI, "baseModel": "flux_dev", "baseModelType": "flux"}
+    found = put(flux)
+    assert found.recipe == "flux_person"
+    fit = settings(found).fit
+    assert (fit.min_snr_gamma, fit.noise_offset) == (0, 0)
+    assert "weighs nothing" in row(found, "minSnrGamma").told
+    assert "adds none" in row(found, "noiseOffset").told
+
+
+def test_a_recipe_of_another_family_is_told(put):
+    found = put({**CIVITAI, "baseModel": "sdxl", "baseModelType": "sdxl"}, "sd15_person")
+    assert found.recipe == "sd15_person"
+    assert "the family sdxl, but the recipe sd15_person is of sd15: choose --recipe" in row(found, "baseModel").told
+
+
+def test_secrets_are_not_shown(put):
+    assert "a-secret" not in put(TRAIN).table()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", "{", "is not JSON"),
+        ("a.toml", "= 3", "is not TOML"),
+        ("a.json", "[1]", "holds no keys, but list"),
+        ("a.json", '{"colour": 3}', "no settings of kohya's or civitai's trainer (it has colour)"),
+        ("a.json", None, "cannot be read"),
+    ],
+)
+def test_what_is_no_such_file_is_told_in_words(tmp_path, name, text, words):
+    file = tmp_path / name
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        read(file)
+
+
+def test_every_rule_sets_what_there_is_and_every_alias_has_a_rule():
+    assert set(ALIASES.values()) <= set(RULES)
+    assert len(KNOWN) > 200
+
+
+def test_what_is_not_trained_yet_is_no_setting_yet():
+    """When one of these comes to `fit`, its rule must set it: then this fails."""
+    later = {"text_encoder_lr", "clip_skip", "scale_weight_norms"}
+    assert later <= set(RULES)
+    assert not later & set(FitSettings.model_fields)

@@ -1,0 +1,78 @@
+"""The named starting points have the numbers that they are known by."""
+
+import inspect
+
+import pytest
+
+from lora_pipeline.families import FAMILIES
+from lora_pipeline.recipes import FAMILIES_ELSEWHERE, RECIPES, is_flow, recipe, recipe_of
+from lora_pipeline.records import Example
+from lora_pipeline.stages.encode.buckets import plan
+from lora_pipeline.stages.fit.order import batches, grouped, looks_per_bucket
+
+
+def steps(name: str, photos: int, size_px: tuple[int, int] = (512, 512)) -> int:
+    """Steps of a run, counted as the trainer takes them."""
+    whole = recipe(name)
+    fit, encode = whole.fit, whole.encode
+    planned = plan({str(number): size_px for number in range(photos)}, encode, fit.batch_size)
+    examples = [Example(id, one.bucket, encode.repeats, caption="", hidden=0) for id, one in planned.items()]
+    assert len(looks_per_bucket(examples)) == 1
+    return sum(
+        len(grouped(batches(examples, epoch, fit.batch_size, fit.seed, encode.flip), fit.gradient_accumulation_steps))
+        for epoch in range(1, fit.epochs + 1)
+    )
+
+
+def test_sd15_product_65_photos_are_1950_steps():
+    assert steps("sd15_product", 65) == 1950
+    assert steps("sd15_product", 65, (640, 448)) == 1950
+
+
+def test_flux_person():
+    whole = recipe("flux_person")
+    fit = whole.fit
+    assert (whole.base.family, whole.encode.resolution_px, whole.encode.repeats, whole.encode.flip) == (
+        "flux",
+        1024,
+        30,
+        False,
+    )
+    assert (fit.network_dim, fit.network_alpha, fit.optimizer_type, fit.unet_lr) == (2, 16, "AdamW8bit", 5e-4)
+    assert (fit.batch_size, fit.epochs, fit.lr_scheduler, fit.lr_scheduler_num_cycles) == (
+        4,
+        13,
+        "cosine_with_restarts",
+        3,
+    )
+    assert fit.noise_offset == 0.1
+    assert fit.min_snr_gamma == 0  # as sd-scripts treats the 5 for a flow
+    assert steps("flux_person", 20, (1024, 1024)) == 13 * 150  # ⌈20 · 30 ÷ 4⌉ an epoch
+
+
+def test_sd15_portrait_and_sdxl_person():
+    portrait = recipe("sd15_portrait")
+    assert (portrait.fit.network_dim, portrait.fit.min_snr_gamma, portrait.describe.max_words) == (64, 5, 100)
+    assert all("{class}" in prompt for prompt in portrait.grade.prompts)
+    sdxl = recipe("sdxl_person")
+    assert (sdxl.base.family, sdxl.encode.resolution_px, sdxl.crop.size_px, sdxl.fit.epochs) == ("sdxl", 1024, 1024, 10)
+    assert sdxl.check.min_photos == 20
+    assert len(sdxl.crop.framings) > 1
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_sizes_and_family_go_together(name):
+    whole = recipe(name)
+    assert whole.base.family in FAMILIES
+    assert whole.crop.size_px == whole.encode.resolution_px == whole.grade.size_px
+    assert not (is_flow(whole.base.family) and whole.fit.min_snr_gamma)
+
+
+def test_a_family_is_known_to_be_a_flow_before_its_weights_are_there():
+    for name, family in FAMILIES.items():
+        assert is_flow(name) == ("flow_schedule" in inspect.getsource(type(family).noise)), name
+
+
+def test_what_other_trainers_name_is_a_family_here():
+    assert {one.family for one in FAMILIES_ELSEWHERE.values()} <= set(FAMILIES)
+    assert (recipe_of("sd15", "product"), recipe_of("sdxl", "pet")) == ("sd15_product", "sdxl_person")
