@@ -67,17 +67,28 @@ def test_the_summary_tells_of_every_stage_and_of_what_came_out(first: str) -> No
         assert Path(path).is_file()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the shipped base has not been trained for long enough to be taught a face: README, base model"
-)
-def test_the_lora_is_much_nearer_to_the_subject_than_the_base(work: flow.Work) -> None:
+def measured(work: flow.Work) -> tuple[Score, Score]:
+    """Scores of the base model and of the chosen epoch."""
     scores = [Score.of(row) for row in work.made("scores").kept]
     (base,) = [score for score in scores if score.epoch == 0]
     (chosen,) = [score for score in scores if score.chosen]
+    return base, chosen
+
+
+def test_the_lora_is_nearer_to_the_subject_than_the_base(work: flow.Work) -> None:
+    base, chosen = measured(work)
+    assert base.identity_distance is not None
+    assert chosen.identity_distance is not None
+    assert chosen.identity_distance < base.identity_distance - 0.06
+    assert chosen.faces_found >= 0.9
+
+
+@pytest.mark.xfail(strict=True, reason="faces are learnt, but not yet as well as is wanted: README, base model")
+def test_the_lora_is_much_nearer_to_the_subject_than_the_base(work: flow.Work) -> None:
+    base, chosen = measured(work)
     assert base.identity_distance is not None
     assert chosen.identity_distance is not None
     assert chosen.identity_distance < 0.25 < 0.35 < base.identity_distance
-    assert chosen.faces_found >= 0.9
 
 
 def test_what_real_folders_have_is_left_out_with_a_reason(work: flow.Work) -> None:

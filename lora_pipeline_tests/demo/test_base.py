@@ -163,7 +163,6 @@ def test_a_shard_is_drawn_once_and_never_shows_the_subject(tmp_path: Path, monke
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the shipped base has not been trained for long enough: README, base model")
 def test_it_does_as_it_is_told(base: Any) -> None:
     found = measure(base, pictures=24)
     for kind in ("hair", "shirt", "glasses"):
