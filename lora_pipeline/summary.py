@@ -45,7 +45,7 @@ def _result(work: Work) -> list[str]:
             )
         lines += [f"chosen: epoch {chosen.epoch}", f"why: {chosen.reason}"]
     checkpoints, released = work.made("fit"), work.made("publish")
-    lines.append(f"grid: {work.folder('grids') / 'grid.png'}")
+    lines.append(f"grid: {work.folder('scores') / 'grid.png'}")
     if checkpoints.kept:
         lines.append(f"loss curve: {checkpoints.path(checkpoints.kept[-1], 'lora').parent / 'loss.png'}")
     if released.kept:
