@@ -1,13 +1,16 @@
 """Plugs: one file a base-model family, behind the protocol in `protocol.py`. Nothing heavy is imported before it is needed."""
 
+import gc
 import logging
 import os
+import sys
 
 from lora_pipeline.errors import SettingsError
 from lora_pipeline.families.flux import Flux
 from lora_pipeline.families.flux2_klein import Flux2Klein
 from lora_pipeline.families.protocol import (
     Conditioning,
+    DenoiserFormat,
     Family,
     NoiseSchedule,
     PictureEncoder,
@@ -24,6 +27,7 @@ from lora_pipeline.families.z_image import ZImage
 __all__ = [
     "FAMILIES",
     "Conditioning",
+    "DenoiserFormat",
     "Family",
     "NoiseSchedule",
     "PictureEncoder",
@@ -32,6 +36,7 @@ __all__ = [
     "base_path",
     "best_device",
     "family",
+    "give_back_memory",
 ]
 
 # Two warnings that are no news to anybody here: a kernel for 4-bit weights that is not installed, and that a LoRA of the denoiser
@@ -75,3 +80,13 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def give_back_memory() -> None:
+    """Let go of models that nobody holds any more: torch keeps their place on a graphics card, and from other processes, until it is told."""
+    gc.collect()
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

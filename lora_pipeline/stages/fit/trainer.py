@@ -3,8 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import Family, NoiseSchedule, PredictionKind
+from lora_pipeline.families import DenoiserFormat, Family, NoiseSchedule, PredictionKind
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
@@ -35,6 +35,13 @@ from lora_pipeline.stages.fit.schedule import learning_rate
 
 State = dict[str, Any]
 _REMEMBERED_TEXTS = 64
+_FORMATS: dict[str, DenoiserFormat] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "int8": "int8",
+    "nf4": "nf4",
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,8 @@ class Trainer:
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
         self.schedule: NoiseSchedule = family.noise(base)
         _check_kind(self.schedule.kind, settings)
-        self.module: Any = family.open_denoiser(base, "cpu", "float32")
+        quantised = settings.base_precision in {"int8", "nf4"}  # which happens on the way to the graphics card
+        self.module: Any = family.open_denoiser(base, device if quantised else "cpu", _FORMATS[settings.base_precision])
         self.parameters = adapter.inject(
             self.module,
             adapter.targets_of(family, settings),
@@ -136,7 +144,8 @@ class Trainer:
             settings.seed,
             settings.network_dropout,
             (settings.network_conv_dim, adapter.conv_alpha_of(settings)) if settings.network_conv_dim else None,
-            dora=settings.network_type == "dora",
+            kind=settings.network_type,
+            factor=settings.network_factor,
         )
         self.module.to(device).train()
         if settings.gradient_checkpointing:
@@ -333,6 +342,22 @@ class Trainer:
         """
         words = caption_of(one.example.caption, self.settings, images_seen)
         return one.conditioning if words == one.example.caption else {**one.conditioning, **self.encode_text(words)}
+
+    @contextmanager
+    def drawing(self) -> Generator[Any]:
+        """The module for a pipeline to draw with, and afterwards as it was.
+
+        A base that is not held in float32 cannot be called with a pipeline's float32; so it answers as it does in training.
+        """
+        module = self.module.eval()
+        forward = module.forward
+        if self.settings.base_precision != "fp32":
+            module.forward = self._precision()(forward)
+        try:
+            yield module
+        finally:
+            module.forward = forward
+            module.train()
 
     def _precision(self) -> Any:
         import torch
