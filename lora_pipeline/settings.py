@@ -492,10 +492,6 @@ class FitSettings(Section):
             raise ValueError(
                 f"network_type {self.network_type} cannot be put on a base in nf4: set base_precision to int8"
             )
-        if self.base_precision != "fp32" and self.mixed_precision == "no":
-            raise ValueError(
-                f"base_precision {self.base_precision} is no format to reckon in with float32: set mixed_precision to bf16 or fp16"
-            )
         return self
 
 

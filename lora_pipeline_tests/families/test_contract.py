@@ -315,20 +315,25 @@ def test_it_learns_two_pictures_and_the_stock_pipeline_draws_what_was_learnt(of_
 
 def test_checkpointing_and_bf16_change_a_step_by_no_more_than_their_rounding(of_family):
     one, base = of_family
-    plain, checkpointed, rounded, small = (
-        next(trainer_of(one, base, **changes).steps()).loss
+    trainers = [
+        trainer_of(one, base, **changes)
         for changes in (
             {},
             {"gradient_checkpointing": True},
             {"mixed_precision": "bf16"},
             {"mixed_precision": "bf16", "base_precision": "bf16"},
         )
-    )
+    ]
+    plain, checkpointed, rounded, small = (next(trainer.steps()).loss for trainer in trainers)
     assert checkpointed == pytest.approx(plain, rel=1e-5)
     assert rounded == pytest.approx(plain, rel=0.02)
     assert rounded != plain
     assert small == pytest.approx(plain, rel=0.03)
-    assert small != rounded
+    kinds = [{name: parameter.dtype for name, parameter in one.module.named_parameters()} for one in trainers]
+    assert {kinds[3].pop(name) for name in trainers[3].parameters} == set(kinds[0].values()) == {torch.float32}
+    assert set(kinds[3].values()) == {torch.bfloat16}
+    with trainers[3].drawing() as module:
+        assert drawn(one, one.pipeline(base, "cpu", "float32", module)).std() > 0
 
 
 @pytest.mark.parametrize("alpha", [2.0, 4.0, 1.5])

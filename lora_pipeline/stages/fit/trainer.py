@@ -98,6 +98,10 @@ def _most_memory_mib(device: str) -> float:
 
 def _check_kind(kind: PredictionKind, settings: FitSettings) -> None:
     """Refuse, before the model is opened, what is not defined for it. As sd-scripts, but with words in place of ignoring."""
+    if settings.base_precision != "fp32" and settings.mixed_precision == "no":
+        raise TrainingError(
+            f"fit.base_precision {settings.base_precision} cannot be reckoned with in float32: set fit.mixed_precision to bf16 or fp16"
+        )
     if kind != "flow" and settings.timestep_sampling != "uniform":
         raise TrainingError(
             f"fit.timestep_sampling {settings.timestep_sampling} is for flow-matching models, and the base model predicts {kind}: set it to uniform"
