@@ -10,7 +10,6 @@ from lora_pipeline.families.flux import Flux
 from lora_pipeline.families.flux2_klein import Flux2Klein
 from lora_pipeline.families.protocol import (
     Conditioning,
-    DenoiserFormat,
     Family,
     NoiseSchedule,
     PictureEncoder,
@@ -27,7 +26,6 @@ from lora_pipeline.families.z_image import ZImage
 __all__ = [
     "FAMILIES",
     "Conditioning",
-    "DenoiserFormat",
     "Family",
     "NoiseSchedule",
     "PictureEncoder",

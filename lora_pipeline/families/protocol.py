@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PredictionKind = Literal["epsilon", "v_prediction", "flow"]
 Part = Literal["whole", "pictures", "texts", "denoiser"]
-DenoiserFormat = Literal["float32", "float16", "bfloat16", "int8", "nf4"]
+Quantised = Literal["int8", "nf4"]
 Conditioning = dict[str, "Tensor"]
 
 
@@ -141,15 +141,16 @@ class Family(Protocol):
         """Load tokenizer and text encoder. Raises ModelError."""
         ...
 
-    def open_denoiser(self, base: BaseSettings, device: str, dtype: DenoiserFormat) -> Any:
+    def open_denoiser(self, base: BaseSettings, device: str, dtype: str, quantised: Quantised | None = None) -> Any:
         """Load the denoiser as a torch module whose parameters need no gradient.
 
         Args:
-            dtype: int8 is LLM.int8() (Dettmers et al. 2022) and nf4 QLoRA's 4 bits (Dettmers et al. 2023), both by bitsandbytes: the linear
-                layers, all else in `half`; what they compute is as exact as float16 or `half`.
+            dtype: "float32", "float16" or "bfloat16".
+            quantised: how its linear layers are held: int8 is LLM.int8() (Dettmers et al. 2022), nf4 the 4 bits of QLoRA (Dettmers et
+                al. 2023), both by bitsandbytes; `dtype` is then that of all else, and what nf4 computes in.
 
         Raises:
-            ModelError: as `check`; or int8 and nf4 where there is no graphics card for them.
+            ModelError: as `check`; or there is no graphics card to quantise on.
         """
         ...
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lora_pipeline.errors import ModelError
 from lora_pipeline.families.kohya import Naming
 from lora_pipeline.families.lora_file import ADAPTER, lycoris_kind, read_metadata, write_lora
-from lora_pipeline.families.protocol import Conditioning, DenoiserFormat, NoiseSchedule, Part, PictureEncoder
+from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, Part, PictureEncoder, Quantised
 from lora_pipeline.families.reach import measured_reach_px
 from lora_pipeline.families.weights import Weights, check_hub, commit_of, digest_of, read_json, weights_of
 from lora_pipeline.settings import BaseSettings
@@ -156,22 +156,21 @@ class StockFamily:
         mean = vae.encode(pictures).latent_dist.mode().float()
         return (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
-    def open_denoiser(self, base: BaseSettings, device: str, dtype: DenoiserFormat) -> Any:
+    def open_denoiser(self, base: BaseSettings, device: str, dtype: str, quantised: Quantised | None = None) -> Any:
         """See `Family.open_denoiser`."""
         import torch
 
         kind, model = stock_class(self.denoiser_class), weights_of(base.model, base.revision)
-        half = getattr(torch, self.half)
-        if dtype == "int8" or dtype == "nf4":
-            how = {"quantization_config": _quantised(dtype, half), "torch_dtype": half, "device_map": {"": device}}
-            try:
-                return open_part(kind, model, self.denoiser_folder, **how).requires_grad_(False)
-            except ModelError as error:
-                why = f"fit.base_precision {dtype} is bitsandbytes' and needs a graphics card: if there is none, set it to bf16"
-                raise ModelError(f"{error}; {why}") from error
         # In the format asked for from the start, so that nothing is ever there in one twice as large.
-        denoiser = open_part(kind, model, self.denoiser_folder, torch_dtype=getattr(torch, dtype))
-        return to(denoiser, device, dtype).requires_grad_(False)
+        how: dict[str, Any] = {"torch_dtype": getattr(torch, dtype)}
+        if quantised is None:
+            return to(open_part(kind, model, self.denoiser_folder, **how), device, dtype).requires_grad_(False)
+        how |= {"quantization_config": _by_bitsandbytes(quantised, how["torch_dtype"]), "device_map": {"": device}}
+        try:
+            return open_part(kind, model, self.denoiser_folder, **how).requires_grad_(False)
+        except ModelError as error:
+            why = f"fit.base_precision {quantised} is bitsandbytes' and needs a graphics card: if there is none, set it to bf16"
+            raise ModelError(f"{error}; {why}") from error
 
     def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
         """See `Family.save_lora`. Rank and alpha stand in diffusers' `lora_adapter_metadata`, from which it scales by alpha / rank.
@@ -403,12 +402,12 @@ def stock_class(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def _quantised(dtype: Literal["int8", "nf4"], half: Any) -> Any:
+def _by_bitsandbytes(quantised: Quantised, compute_dtype: Any) -> Any:
     """How diffusers is told to have a part's linear layers held by bitsandbytes."""
-    config: Any = stock_class("BitsAndBytesConfig")
-    if dtype == "int8":
+    config = stock_class("BitsAndBytesConfig")
+    if quantised == "int8":
         return config(load_in_8bit=True)
-    return config(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=half)
+    return config(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute_dtype)
 
 
 def open_part(kind: Any, model: Weights, folder: str, **how: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import DenoiserFormat, Family, NoiseSchedule, PredictionKind
+from lora_pipeline.families import Family, NoiseSchedule, PredictionKind
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
@@ -35,13 +35,7 @@ from lora_pipeline.stages.fit.schedule import learning_rate
 
 State = dict[str, Any]
 _REMEMBERED_TEXTS = 64
-_FORMATS: dict[str, DenoiserFormat] = {
-    "fp32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "int8": "int8",
-    "nf4": "nf4",
-}
+_FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -98,9 +92,13 @@ def _most_memory_mib(device: str) -> float:
 
 def _check_kind(kind: PredictionKind, settings: FitSettings) -> None:
     """Refuse, before the model is opened, what is not defined for it. As sd-scripts, but with words in place of ignoring."""
-    if settings.base_precision != "fp32" and settings.mixed_precision == "no":
+    allowed = {"fp32": ("no", "bf16", "fp16"), "bf16": ("bf16",), "fp16": ("fp16",)}.get(
+        settings.base_precision, ("bf16", "fp16")
+    )
+    if settings.mixed_precision not in allowed:
         raise TrainingError(
-            f"fit.base_precision {settings.base_precision} cannot be reckoned with in float32: set fit.mixed_precision to bf16 or fp16"
+            f"fit.base_precision {settings.base_precision} cannot be reckoned with in fit.mixed_precision {settings.mixed_precision}: "
+            f"set that to {' or '.join(allowed)}"
         )
     if kind != "flow" and settings.timestep_sampling != "uniform":
         raise TrainingError(
@@ -138,8 +136,7 @@ class Trainer:
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
         self.schedule: NoiseSchedule = family.noise(base)
         _check_kind(self.schedule.kind, settings)
-        quantised = settings.base_precision in {"int8", "nf4"}  # which happens on the way to the graphics card
-        self.module: Any = family.open_denoiser(base, device if quantised else "cpu", _FORMATS[settings.base_precision])
+        self.module: Any = self._open_denoiser(base)
         self.parameters = adapter.inject(
             self.module,
             adapter.targets_of(family, settings),
@@ -173,6 +170,14 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
         self.images_per_epoch = sum(looks.values())
         self.mirror = all(len(one.latents) == 2 for one in examples)
+
+    def _open_denoiser(self, base: BaseSettings) -> Any:
+        """The base's denoiser in the format that the settings ask for: on the CPU, or where it must be to be quantised."""
+        precision = self.settings.base_precision
+        if precision == "int8" or precision == "nf4":
+            others = _FORMATS[self.settings.mixed_precision]
+            return self.family.open_denoiser(base, self.device, others, precision)
+        return self.family.open_denoiser(base, "cpu", _FORMATS[precision])
 
     @property
     def epoch(self) -> int:
@@ -351,16 +356,18 @@ class Trainer:
     def drawing(self) -> Generator[Any]:
         """The module for a pipeline to draw with, and afterwards as it was.
 
-        A base that is not held in float32 cannot be called with a pipeline's float32; so it answers as it does in training.
+        A base that is not held in float32 cannot be called with a pipeline's float32: it answers as in training, in float32 again.
         """
-        module = self.module.eval()
-        forward = module.forward
-        if self.settings.base_precision != "fp32":
-            module.forward = self._precision()(forward)
+        module, rounded = self.module.eval(), self.settings.base_precision != "fp32"
+        if rounded:
+            from accelerate.utils import convert_outputs_to_fp32
+
+            module.forward = convert_outputs_to_fp32(self._precision()(module.forward))
         try:
             yield module
         finally:
-            module.forward = forward
+            if rounded:
+                del module.forward  # the class' own is there again
             module.train()
 
     def _precision(self) -> Any:

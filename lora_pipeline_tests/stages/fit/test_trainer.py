@@ -307,7 +307,8 @@ def test_the_loss_is_summed_in_its_order(training_set, tiny_base, monkeypatch):
         ("epsilon", {"timestep_sampling": "shift"}, "fit.timestep_sampling shift is for flow-matching models"),
         ("flow", {"debiased_estimation_loss": True}, "fit.debiased_estimation_loss is not defined for a flow"),
         ("flow", {"loss_type": "huber"}, "fit.huber_schedule snr is not defined for a flow"),
-        ("flow", {"base_precision": "bf16"}, "set fit.mixed_precision to bf16 or fp16"),
+        ("flow", {"base_precision": "bf16"}, "fit.base_precision bf16 cannot .* set that to bf16"),
+        ("flow", {"base_precision": "nf4"}, "fit.base_precision nf4 cannot .* set that to bf16 or fp16"),
     ],
 )
 def test_what_a_model_has_no_definition_for_is_refused(training_set, tiny_base, monkeypatch, kind, changes, words):
