@@ -14,6 +14,7 @@ from lora_pipeline.families.protocol import (
     NoiseSchedule,
     PictureEncoder,
     PredictionKind,
+    Quantised,
     TextEncoder,
 )
 from lora_pipeline.families.qwen_image import QwenImage
@@ -30,6 +31,7 @@ __all__ = [
     "NoiseSchedule",
     "PictureEncoder",
     "PredictionKind",
+    "Quantised",
     "TextEncoder",
     "base_path",
     "best_device",

@@ -388,7 +388,8 @@ def lora_type(value: Any, context: Context) -> Verdict:
     kind, there = adapter_there(context)
     if not kind:
         return Verdict("not yet", f"{there}; a plain LoRA is trained")
-    return sets("" if context.flow else "on convolutions too: see conv_dim", fit__network_type=kind)
+    wide = there.lower().startswith("lycoris/") and not context.flow
+    return sets("on convolutions too: see conv_dim" if wide else "", fit__network_type=kind)
 
 
 def network_dropout(value: Any, context: Context) -> Verdict:

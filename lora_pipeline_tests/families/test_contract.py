@@ -506,6 +506,8 @@ def test_a_base_held_by_bitsandbytes_trains(tiny, tmp_path, monkeypatch, name, f
     if format == "int8":  # bitsandbytes' own way to draw in nf4 on a CPU wants layers wider than these
         with trainer.drawing() as module:
             assert drawn(one, one.pipeline(base, "cpu", "float32", module)).std() > 0
+        lokr = trainer_of(one, base, **how, network_type="lokr", network_dim=2, network_factor=4)
+        assert next(lokr.steps()).loss == pytest.approx(plain, rel=0.05)
 
 
 def test_validation_pictures_are_drawn_through_it(of_family, tmp_path):

@@ -82,23 +82,25 @@ def inject(
     wide = _wide(module, targets) if conv else ()
     ranks: dict[str, int] = dict.fromkeys(wide, conv[0]) if conv else {}
     alphas: dict[str, Any] = dict.fromkeys(wide, conv[1]) if conv else {}
-    shared: dict[str, Any] = {"r": dim, "target_modules": list(targets), "rank_pattern": ranks}
+    shared: dict[str, Any] = {
+        "r": dim,
+        "target_modules": list(targets),
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "lora_alpha" if kind in {"lora", "dora"} else "alpha": alpha,  # peft asks for whole ones, and takes any
+    }
     config: PeftConfig
     match kind:
         case "lora" | "dora":
-            config = LoraConfig(
-                **shared, lora_alpha=alpha, lora_dropout=dropout, use_dora=kind == "dora", alpha_pattern=alphas
-            )  # type: ignore[arg-type]  # alpha may be a float
+            config = LoraConfig(**shared, lora_dropout=dropout, use_dora=kind == "dora")
         case "loha":
-            config = LoHaConfig(**shared, alpha=alpha, alpha_pattern=alphas)
+            config = LoHaConfig(**shared)
         case "lokr":
-            whole = {name: ranks.get(name, dim) for name in _targets(module, targets)}
-            alphas |= {
-                name: rank for name, rank in whole.items() if _is_whole(module.get_submodule(name), rank, factor)
-            }
-            config = LoKrConfig(
-                **shared, alpha=alpha, alpha_pattern=alphas, decompose_factor=factor, init_weights="lycoris"
+            dims = {name: ranks.get(name, dim) for name in _targets(module, targets)}
+            alphas.update(
+                {name: rank for name, rank in dims.items() if _is_whole(module.get_submodule(name), rank, factor)}
             )
+            config = LoKrConfig(**shared, decompose_factor=factor, init_weights="lycoris")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

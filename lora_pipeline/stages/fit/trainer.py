@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import Family, NoiseSchedule, PredictionKind
+from lora_pipeline.families import Family, NoiseSchedule, PredictionKind, Quantised
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
@@ -35,6 +35,7 @@ from lora_pipeline.stages.fit.schedule import learning_rate
 
 State = dict[str, Any]
 _REMEMBERED_TEXTS = 64
+_QUANTISED: dict[str, Quantised] = {"int8": "int8", "nf4": "nf4"}
 _FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -148,7 +149,9 @@ class Trainer:
             kind=settings.network_type,
             factor=settings.network_factor,
         )
-        self.module.to(device).train()
+        if settings.base_precision not in _QUANTISED:  # which is there already
+            self.module.to(device)
+        self.module.train()
         if settings.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()
         self.parameters = adapter.parameters(self.module)
@@ -173,10 +176,9 @@ class Trainer:
 
     def _open_denoiser(self, base: BaseSettings) -> Any:
         """The base's denoiser in the format that the settings ask for: on the CPU, or where it must be to be quantised."""
-        precision = self.settings.base_precision
-        if precision == "int8" or precision == "nf4":
-            others = _FORMATS[self.settings.mixed_precision]
-            return self.family.open_denoiser(base, self.device, others, precision)
+        precision, mixed = self.settings.base_precision, self.settings.mixed_precision
+        if precision in _QUANTISED:
+            return self.family.open_denoiser(base, self.device, _FORMATS[mixed], _QUANTISED[precision])
         return self.family.open_denoiser(base, "cpu", _FORMATS[precision])
 
     @property
@@ -358,16 +360,16 @@ class Trainer:
 
         A base that is not held in float32 cannot be called with a pipeline's float32: it answers as in training, in float32 again.
         """
-        module, rounded = self.module.eval(), self.settings.base_precision != "fp32"
-        if rounded:
+        module = self.module.eval()
+        forward = module.forward
+        if self.settings.base_precision != "fp32":
             from accelerate.utils import convert_outputs_to_fp32
 
-            module.forward = convert_outputs_to_fp32(self._precision()(module.forward))
+            module.forward = convert_outputs_to_fp32(self._precision()(forward))
         try:
             yield module
         finally:
-            if rounded:
-                del module.forward  # the class' own is there again
+            module.forward = forward
             module.train()
 
     def _precision(self) -> Any:

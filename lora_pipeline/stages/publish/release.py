@@ -191,7 +191,7 @@ def _told(job: _Job, kept: Mapping[str, str], tensors: Mapping[str, Any]) -> Tol
         naming=plug.naming,
         kind=plug.noise(job.settings).kind,
         rank=ranks.most_common(1)[0][0] if ranks else fit["network_dim"],  # a LoKr has no one rank
-        alpha=alphas.most_common(1)[0][0] if alphas else fit["network_alpha"],
+        alpha=alphas.most_common(1)[0][0] if alphas else float(kept.get("ss_network_alpha", fit["network_alpha"])),
         lineage=digest_bytes(json.dumps(_lineage(job), sort_keys=True, ensure_ascii=False).encode()),
         checkpoint=job.digest,
     )
