@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lora_pipeline.errors import SettingsError
 
+NetworkType = Literal["lora", "dora", "lokr", "loha"]
+
 
 class Section(BaseModel):
     """A frozen part of the tree. A misspelt key is refused with the nearest name."""
@@ -317,8 +319,10 @@ class FitSettings(Section):
         ),
     ] = 0.0
     network_type: Annotated[
-        Literal["lora", "dora"],
-        Field(description="dora also learns how long each output's weights are; only diffusers draws it as trained."),
+        NetworkType,
+        Field(
+            description="dora also learns how long each output's weights are; only diffusers draws it as trained. lokr and loha say more with as many numbers; load_lora_weights of diffusers does not read them for most models."
+        ),
     ] = "lora"
     network_dim: Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA (1 to 1024).")] = 32
     network_alpha: Annotated[
@@ -336,6 +340,14 @@ class FitSettings(Section):
         float,
         Field(gt=0, le=1024, description="Alpha of network_conv_dim, as network_alpha of network_dim (0 to 1024)."),
     ] = 1.0
+    network_factor: Annotated[
+        int,
+        Field(
+            ge=-1,
+            le=1024,
+            description="How high and wide the first of lokr's two matrices may be, so that a greater one makes a smaller file; -1 is near the root of the weight's sides (-1 to 1024).",
+        ),
+    ] = -1
     rank_stabilised: Annotated[
         bool, Field(description="Whether the LoRA's output is scaled by alpha / sqrt(dim) in place of alpha / dim.")
     ] = False
@@ -441,6 +453,12 @@ class FitSettings(Section):
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")
     ] = False
+    base_precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "int8", "nf4"],
+        Field(
+            description="Number format in which the base model's denoiser is held while training; the LoRA stays float32. int8 and nf4 are bitsandbytes', on a graphics card."
+        ),
+    ] = "fp32"
     mixed_precision: Annotated[
         Literal["no", "bf16", "fp16"], Field(description="Number format of the forward pass; no is float32.")
     ] = "no"
@@ -463,6 +481,17 @@ class FitSettings(Section):
     def _adds_to_something(self) -> Self:
         if self.adaptive_noise_scale and not self.noise_offset:
             raise ValueError("adaptive_noise_scale adds to noise_offset, which is 0: set noise_offset too")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        lycoris = self.network_type in {"lokr", "loha"}
+        if lycoris and self.network_dropout:
+            raise ValueError(f"network_dropout is not defined for {self.network_type}: set it to 0")
+        if lycoris and self.base_precision == "nf4":
+            raise ValueError(
+                f"network_type {self.network_type} cannot be put on a base in nf4: set base_precision to int8"
+            )
         return self
 
 

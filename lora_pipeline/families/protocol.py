@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PredictionKind = Literal["epsilon", "v_prediction", "flow"]
 Part = Literal["whole", "pictures", "texts", "denoiser"]
+Quantised = Literal["int8", "nf4"]
 Conditioning = dict[str, "Tensor"]
 
 
@@ -93,6 +94,11 @@ class Family(Protocol):
         ...
 
     @property
+    def denoiser_folder(self) -> str:
+        """The denoiser's folder in a diffusers model, which is its name in the pipeline and what names in a LoRA file begin with."""
+        ...
+
+    @property
     def lora_targets(self) -> tuple[str, ...]:
         """Endings of the names of the denoiser's modules that get a LoRA."""
         ...
@@ -135,8 +141,17 @@ class Family(Protocol):
         """Load tokenizer and text encoder. Raises ModelError."""
         ...
 
-    def open_denoiser(self, base: BaseSettings, device: str, dtype: str) -> Any:
-        """Load the denoiser as a torch module whose parameters need no gradient. Raises ModelError."""
+    def open_denoiser(self, base: BaseSettings, device: str, dtype: str, quantised: Quantised | None = None) -> Any:
+        """Load the denoiser as a torch module whose parameters need no gradient.
+
+        Args:
+            dtype: "float32", "float16" or "bfloat16".
+            quantised: how its linear layers are held: int8 is LLM.int8() (Dettmers et al. 2022), nf4 the 4 bits of QLoRA (Dettmers et
+                al. 2023), both by bitsandbytes; `dtype` is then that of all else, and what nf4 computes in.
+
+        Raises:
+            ModelError: as `check`; or there is no graphics card to quantise on.
+        """
         ...
 
     def noise(self, base: BaseSettings) -> NoiseSchedule:
@@ -161,16 +176,21 @@ class Family(Protocol):
         ...
 
     def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
-        """Write the LoRA in `module` (injected by peft, adapter "default") so that the stock pipeline loads it as trained.
+        """Write the LoRA, DoRA, LoKr or LoHa in `module` (injected by peft, adapter "default") so that `load_lora` puts it back as trained.
 
         A .safetensors of float32 with diffusers' key names, written whole; equal weights and metadata give equal bytes.
         """
         ...
 
+    def load_lora(self, pipeline: Any, path: Path) -> None:
+        """Put a file of `save_lora` into what `pipeline` gave; its `unload_lora_weights()` takes it out again.
+
+        The pipeline's own `load_lora_weights(path)` does the same of a LoRA or DoRA, and of a LoKr where diffusers can (FLUX.2, Z-Image).
+        """
+        ...
+
     def pipeline(self, base: BaseSettings, device: str, dtype: str, module: Any = None) -> Any:
         """The family's stock diffusers pipeline: no safety checker, no progress bar.
-
-        `load_lora_weights(path)` and `unload_lora_weights()` take files of `save_lora`.
 
         Args:
             module: a denoiser to draw with in place of the base model's own, such as one in training.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_pipeline.settings import BaseSettings
+from lora_pipeline.settings import BaseSettings, NetworkType
 
 RandomLora = Callable[..., Path]
 
@@ -15,7 +15,7 @@ def random_lora() -> RandomLora:
     """Write a LoRA of random weights, strong enough to be seen: rank 4, alpha 2 (`conv`: of convolutions), as `fit` would save it."""
 
     def make(
-        base: BaseSettings, path: Path, seed: int, conv: tuple[int, float] | None = None, dora: bool = False
+        base: BaseSettings, path: Path, seed: int, conv: tuple[int, float] | None = None, kind: NetworkType = "lora"
     ) -> Path:
         import torch
 
@@ -24,11 +24,11 @@ def random_lora() -> RandomLora:
 
         plug = family(base.family)
         unet = plug.open_denoiser(base, "cpu", "float32")
-        inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv, dora=dora)
+        inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv, kind=kind)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for name, parameter in unet.named_parameters():
-                if "lora_B" in name:
+                if any(zero in name for zero in ("lora_B", "lokr_w2", "hada_w2_a")):
                     torch.nn.init.normal_(parameter, std=0.3)
         plug.save_lora(unet, path, {"epoch": "3"})
         return path

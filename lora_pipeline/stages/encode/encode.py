@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_pipeline.errors import PhotoError
-from lora_pipeline.families import Family, PictureEncoder, TextEncoder, best_device, family
+from lora_pipeline.families import Family, PictureEncoder, TextEncoder, best_device, family, give_back_memory
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
@@ -71,7 +71,6 @@ def encode(
     """
     base_family = family(base.family)
     base_family.check(base)
-    encoders = _Encoders(base_family, base)
     keep_area_px = settings.resolution_px**2 if settings.bucket_no_upscale else 0
     others = gather(settings.regularisation_folder, folder, words, progress)
     sources = [(table, row) for table in (pictures, others) for row in table.kept]
@@ -89,13 +88,14 @@ def encode(
             for table, row in sources
             for bucket in [planned[row.id].bucket if row.id in planned else None]
         ],
-        encoders.encode_picture,
+        _Encoders(base_family, base).encode_picture,
         settings=None,  # the bucket stands for those that count here
         code_version=CODE_VERSION,
         name=LATENTS,
         what="encoding pictures",
         progress=progress,
     )
+    give_back_memory()
     pictured = {row.id: row for _, row in sources}
     told = {row.id: _words(row, settings) for row in captions.kept if row.id in pictured}
     told |= {row.id: str(row.data["text"]) for row in others.kept}
@@ -103,13 +103,14 @@ def encode(
     texts = refresh(
         folder,
         [Item(id, [text, text_encoder], (id, text)) for id, text in told.items()],
-        encoders.encode_text,
+        _Encoders(base_family, base).encode_text,
         settings=None,
         code_version=CODE_VERSION,
         name=TEXTS,
         what="encoding captions",
         progress=progress,
     )
+    give_back_memory()
     captioned = {row.id: row for row in (*captions.rows, *others.kept)}
     encoded = {row.id: row for row in texts.manifest.rows}
     beside = {row.id for row in others.kept}
@@ -171,7 +172,7 @@ class _Join:
 
 @dataclass(frozen=True)
 class _Encoders:
-    """Both encoders, each opened when the first picture or text needs it."""
+    """Both encoders, each opened when the first picture or text needs it, and gone with this."""
 
     family: Family
     base: BaseSettings

@@ -23,6 +23,8 @@ CODE_VERSION = "1"
 OnEpoch = Callable[[Row, EpochReport], object]
 # Settings that change no weight, held_out_share but by the photos that it leaves out.
 _NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share"}
+# Settings that runs were trained without: at their defaults those are the same runs, and keep their keys.
+_CAME_LATER = ("network_factor", "base_precision")
 
 
 def to_nobody(row: Row, report: EpochReport) -> None:
@@ -110,6 +112,9 @@ def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: Base
         for row in training_set.kept
     ]
     settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)
+    for name in _CAME_LATER:
+        if settings_told[name] == FitSettings.model_fields[name].default:
+            del settings_told[name]
     base_family = family(base.family)
     parts = [base_family.digest(base, "denoiser")]
     if varies(settings):  # then the run encodes words itself, of which the cached embeddings say nothing

@@ -11,12 +11,12 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import Family, best_device, family
+from lora_pipeline.families import Family, best_device, family, give_back_memory
 from lora_pipeline.pictures import save
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.adapter import alpha_of, conv_alpha_of
@@ -137,14 +137,15 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
 
 
 def _network_args(settings: FitSettings) -> dict[str, str]:
-    """What kohya's readers look for where convolutions were trained."""
-    if not settings.network_conv_dim:
-        return {}
-    return {
-        "ss_network_args": json.dumps(
-            {"conv_dim": str(settings.network_conv_dim), "conv_alpha": str(conv_alpha_of(settings))}
-        )
-    }
+    """What kohya's readers look for where convolutions, or a LoKr or LoHa, were trained."""
+    told: dict[str, str] = {}
+    if settings.network_type in {"lokr", "loha"}:
+        told["algo"] = settings.network_type
+    if settings.network_type == "lokr":
+        told["factor"] = str(settings.network_factor)
+    if settings.network_conv_dim:
+        told |= {"conv_dim": str(settings.network_conv_dim), "conv_alpha": str(conv_alpha_of(settings))}
+    return {"ss_network_args": json.dumps(told)} if told else {}
 
 
 def _save_state(job: Job, trainer: Trainer) -> None:
@@ -159,34 +160,38 @@ def _append(file: Path, line: str) -> None:
         handle.write(f"{line}\n")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Sampler:
-    """Draws one picture an epoch with the module in training, from one noise."""
+    """Draws one picture an epoch with the module in training, from one noise.
+
+    Text encoders and autoencoder are opened for it each time and gone afterwards, so that training has their memory.
+    """
 
     job: Job
     family: Family
     trainer: Trainer
     device: str
-    _pipeline: Any = field(default=None)
 
     def draw(self, epoch: int) -> str:
         """Path of the picture within the run's folder."""
         import torch
 
-        module = self.trainer.module
-        if self._pipeline is None:
-            self._pipeline = self.family.pipeline(self.job.base, self.device, "float32", module)
+        small = self.device == "cuda" and self.job.settings.base_precision != "fp32"
         width, height = _commonest_size([one.example for one in self.trainer.examples])
-        module.eval()
-        picture = self._pipeline(
-            prompt=self.job.prompt,
-            width=width,
-            height=height,
-            num_inference_steps=SAMPLE_STEPS,
-            guidance_scale=SAMPLE_GUIDANCE,
-            generator=torch.Generator().manual_seed(self.job.settings.seed),
-        ).images[0]
-        module.train()
+        with self.trainer.drawing() as module:
+            pipeline = self.family.pipeline(
+                self.job.base, self.device, self.family.half if small else "float32", module
+            )
+            picture = pipeline(
+                prompt=self.job.prompt,
+                width=width,
+                height=height,
+                num_inference_steps=SAMPLE_STEPS,
+                guidance_scale=SAMPLE_GUIDANCE,
+                generator=torch.Generator().manual_seed(self.job.settings.seed),
+            ).images[0]
+            del pipeline
+        give_back_memory()
         path = f"samples/epoch-{epoch:04d}.png"
         save(picture, self.job.run / path)
         return path

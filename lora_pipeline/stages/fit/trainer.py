@@ -3,8 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import Family, NoiseSchedule, PredictionKind
+from lora_pipeline.families import Family, NoiseSchedule, PredictionKind, Quantised
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
@@ -35,6 +35,8 @@ from lora_pipeline.stages.fit.schedule import learning_rate
 
 State = dict[str, Any]
 _REMEMBERED_TEXTS = 64
+_QUANTISED: dict[str, Quantised] = {"int8": "int8", "nf4": "nf4"}
+_FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,14 @@ def _most_memory_mib(device: str) -> float:
 
 def _check_kind(kind: PredictionKind, settings: FitSettings) -> None:
     """Refuse, before the model is opened, what is not defined for it. As sd-scripts, but with words in place of ignoring."""
+    allowed = {"fp32": ("no", "bf16", "fp16"), "bf16": ("bf16",), "fp16": ("fp16",)}.get(
+        settings.base_precision, ("bf16", "fp16")
+    )
+    if settings.mixed_precision not in allowed:
+        raise TrainingError(
+            f"fit.base_precision {settings.base_precision} cannot be reckoned with in fit.mixed_precision {settings.mixed_precision}: "
+            f"set that to {' or '.join(allowed)}"
+        )
     if kind != "flow" and settings.timestep_sampling != "uniform":
         raise TrainingError(
             f"fit.timestep_sampling {settings.timestep_sampling} is for flow-matching models, and the base model predicts {kind}: set it to uniform"
@@ -127,7 +137,7 @@ class Trainer:
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
         self.schedule: NoiseSchedule = family.noise(base)
         _check_kind(self.schedule.kind, settings)
-        self.module: Any = family.open_denoiser(base, "cpu", "float32")
+        self.module: Any = self._open_denoiser(base)
         self.parameters = adapter.inject(
             self.module,
             adapter.targets_of(family, settings),
@@ -136,9 +146,12 @@ class Trainer:
             settings.seed,
             settings.network_dropout,
             (settings.network_conv_dim, adapter.conv_alpha_of(settings)) if settings.network_conv_dim else None,
-            dora=settings.network_type == "dora",
+            kind=settings.network_type,
+            factor=settings.network_factor,
         )
-        self.module.to(device).train()
+        if settings.base_precision not in _QUANTISED:  # which is there already
+            self.module.to(device)
+        self.module.train()
         if settings.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()
         self.parameters = adapter.parameters(self.module)
@@ -160,6 +173,13 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
         self.images_per_epoch = sum(looks.values())
         self.mirror = all(len(one.latents) == 2 for one in examples)
+
+    def _open_denoiser(self, base: BaseSettings) -> Any:
+        """The base's denoiser in the format that the settings ask for: on the CPU, or where it must be to be quantised."""
+        precision, mixed = self.settings.base_precision, self.settings.mixed_precision
+        if precision in _QUANTISED:
+            return self.family.open_denoiser(base, self.device, _FORMATS[mixed], _QUANTISED[precision])
+        return self.family.open_denoiser(base, "cpu", _FORMATS[precision])
 
     @property
     def epoch(self) -> int:
@@ -333,6 +353,24 @@ class Trainer:
         """
         words = caption_of(one.example.caption, self.settings, images_seen)
         return one.conditioning if words == one.example.caption else {**one.conditioning, **self.encode_text(words)}
+
+    @contextmanager
+    def drawing(self) -> Generator[Any]:
+        """The module for a pipeline to draw with, and afterwards as it was.
+
+        A base that is not held in float32 cannot be called with a pipeline's float32: it answers as in training, in float32 again.
+        """
+        module = self.module.eval()
+        forward = module.forward
+        if self.settings.base_precision != "fp32":
+            from accelerate.utils import convert_outputs_to_fp32
+
+            module.forward = convert_outputs_to_fp32(self._precision()(forward))
+        try:
+            yield module
+        finally:
+            module.forward = forward
+            module.train()
 
     def _precision(self) -> Any:
         import torch

@@ -216,6 +216,17 @@ def test_the_key_is_of_what_is_learnt_and_no_more(training_set, tiny_base, tmp_p
     assert key_of_run(more, tmp_path, tiny_base) != first
 
 
+def test_settings_that_came_later_count_once_they_are_not_at_their_defaults(
+    training_set, tiny_base, tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setitem(_job.__globals__, "key_of", lambda *given: told.append(given[1]) or "0" * 64)
+    for settings in (SETTINGS, SETTINGS.model_copy(update={"base_precision": "bf16"})):
+        key_of_run(training_set, tmp_path, tiny_base, settings)
+    assert not {"base_precision", "network_factor"} & set(told[0])
+    assert told[1] == {**told[0], "base_precision": "bf16"}
+
+
 def test_words_count_only_where_they_are_encoded_again(training_set, tiny_base, tmp_path):
     other = replace(training_set, rows=tuple(row.with_data(caption="other") for row in training_set.rows))
     assert key_of_run(other, tmp_path, tiny_base) == key_of_run(training_set, tmp_path, tiny_base)

@@ -77,6 +77,9 @@ def test_a_caption_that_is_left_out_leaves_the_framing(tmp_path, make_training_s
         {"network_dropout": 0.3},
         {"optimizer_type": "AdamW8bit"},
         {"optimizer_type": "Adafactor"},
+        {"network_type": "lokr", "network_dim": 2, "network_factor": 4},
+        {"network_type": "loha"},
+        {"base_precision": "bf16", "mixed_precision": "bf16"},
     ],
     ids=str,
 )
@@ -304,6 +307,8 @@ def test_the_loss_is_summed_in_its_order(training_set, tiny_base, monkeypatch):
         ("epsilon", {"timestep_sampling": "shift"}, "fit.timestep_sampling shift is for flow-matching models"),
         ("flow", {"debiased_estimation_loss": True}, "fit.debiased_estimation_loss is not defined for a flow"),
         ("flow", {"loss_type": "huber"}, "fit.huber_schedule snr is not defined for a flow"),
+        ("flow", {"base_precision": "bf16"}, "fit.base_precision bf16 cannot .* set that to bf16"),
+        ("flow", {"base_precision": "nf4"}, "fit.base_precision nf4 cannot .* set that to bf16 or fp16"),
     ],
 )
 def test_what_a_model_has_no_definition_for_is_refused(training_set, tiny_base, monkeypatch, kind, changes, words):
