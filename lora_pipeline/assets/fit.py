@@ -54,8 +54,12 @@ def _epoch_metadata(made: Manifest, row: Row, report: EpochReport) -> dict[str, 
     checkpoint, file = Checkpoint.of(row), made.path(row, "lora")
     shown: dict[str, Any] = {
         "loss": checkpoint.loss,
+        "loss, smoothed": report.smoothed_loss,
+        "gradient norm": report.gradient_norm,
         "learning rate": checkpoint.learning_rate,
         "seconds a step": report.seconds_per_step,
+        "images a second": report.images_per_s,
+        "memory (MiB)": report.memory_mib,
         "images seen": checkpoint.images_seen,
         "LoRA file": dg.MetadataValue.path(str(file)),
         "training run": checkpoint.run,

@@ -20,6 +20,7 @@ from lora_pipeline.families import Family, best_device, family
 from lora_pipeline.pictures import save
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.adapter import alpha_of, conv_alpha_of
+from lora_pipeline.stages.fit.board import Board
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
 from lora_pipeline.stages.fit.optimizer import settled
 from lora_pipeline.stages.fit.order import looks_per_bucket
@@ -53,17 +54,18 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
     if trainer.step == 0:
         trainer.base_held_out_loss = trainer.held_out_loss()
     sampler = _Sampler(job, base_family, trainer, device)
-    if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
-        yield _finish_epoch(job, base_family, trainer, sampler)
-    for report in trainer.steps():
-        _append(job.steps_file, to_line(report))
-        yield report
-        if trainer.step % trainer.steps_per_epoch == 0:
-            yield _finish_epoch(job, base_family, trainer, sampler)
-        elif stopped() or (job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0):
-            _save_state(job, trainer)
-        if stopped() and trainer.epoch < job.settings.epochs:
-            return
+    with Board(job.run, steps_in(job.steps_file), epochs_in(job.epochs_file)) as board:
+        if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
+            yield board.shown(_finish_epoch(job, base_family, trainer, sampler))
+        for report in trainer.steps():
+            _append(job.steps_file, to_line(report))
+            yield board.shown(report)
+            if trainer.step % trainer.steps_per_epoch == 0:
+                yield board.shown(_finish_epoch(job, base_family, trainer, sampler))
+            elif stopped() or (job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0):
+                _save_state(job, trainer)
+            if stopped() and trainer.epoch < job.settings.epochs:
+                return
     shutil.rmtree(job.state.parent, ignore_errors=True)
 
 
@@ -129,6 +131,10 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
         learning_rate=steps[-1].learning_rate,
         seconds_per_step=sum(step.seconds for step in steps) / len(steps),
         images_seen=trainer.images_seen,
+        smoothed_loss=steps[-1].smoothed_loss,
+        gradient_norm=sum(step.gradient_norm for step in steps) / len(steps),
+        images_per_s=sum(len(step.pictures) for step in steps) / max(sum(step.seconds for step in steps), 1e-9),
+        memory_mib=steps[-1].memory_mib,
         held_out_loss=held_out_loss,
         base_held_out_loss=trainer.base_held_out_loss,
     )
