@@ -6,7 +6,7 @@ Each reads the manifests before it, calls one verb, and returns its outcome.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,6 +117,12 @@ def fit(work: Work, on_epoch: fitting.OnEpoch = fitting.to_nobody) -> Outcome:
     )
 
 
+def as_trained(work: Work) -> Work:
+    """The work with the settings that its checkpoints were really trained with, where training had to save memory."""
+    trained = fitting.as_trained(work.settings.fit, work.made("fit"))
+    return replace(work, settings=work.settings.model_copy(update={"fit": trained}))
+
+
 def draw(work: Work) -> Outcome:
     """`lora_checkpoints` → `validation_grids`, and all of them in one picture."""
     settings, folder, checkpoints = work.settings, work.folder("grids"), work.made("fit")
@@ -160,7 +166,7 @@ def publish(work: Work) -> Outcome:
         trigger=subject.trigger,
         class_word=subject.class_word,
         consent=None if subject.consent is None else subject.consent.model_dump(mode="json"),
-        settings=work.settings.model_dump(mode="json"),
+        settings=as_trained(work).settings.model_dump(mode="json"),
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
         | ({"pictures kept aside": aside} if aside else {}),
@@ -224,7 +230,11 @@ def take(step: Step, work: Work, run: Callable[[Work], Outcome] | None = None) -
 
 
 def used_settings(step: Step, work: Work) -> dict[str, Any]:
-    """The sections of the settings that a step reads, and its code version."""
+    """The sections of the settings that a step has read, as they were really used, and its code version."""
+    return _settings_of(step, as_trained(work) if "fit" in step.sections else work)
+
+
+def _settings_of(step: Step, work: Work) -> dict[str, Any]:
     tree = work.settings.model_dump(mode="json")
     return {**{section: tree[section] for section in step.sections}, "code_version": step.code_version}
 
@@ -272,7 +282,7 @@ def _changed_settings(step: Step, work: Work) -> list[str]:
         before = cast(dict[str, Any], json.loads((work.folder(step.folder) / USED).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return []
-    now = used_settings(step, work)
+    now = _settings_of(step, work)
     told = [] if before.get("code_version") == step.code_version else ["the code of this stage is newer"]
     for section in step.sections:
         for name, value in now[section].items():

@@ -441,6 +441,12 @@ class FitSettings(Section):
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")
     ] = False
+    retry_with_less_memory: Annotated[
+        bool,
+        Field(
+            description="Whether a run that runs out of memory begins again, once, with gradient checkpointing and half the batch at double accumulation."
+        ),
+    ] = False
     mixed_precision: Annotated[
         Literal["no", "bf16", "fp16"], Field(description="Number format of the forward pass; no is float32.")
     ] = "no"

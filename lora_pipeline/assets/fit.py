@@ -12,7 +12,7 @@ from lora_pipeline.assets.stage import GROUP, Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Checkpoint, Row
-from lora_pipeline.stages.fit import EpochReport
+from lora_pipeline.stages.fit import EpochReport, at
 
 epoch_checkpoint = dg.AssetSpec(
     "epoch_checkpoint",
@@ -82,6 +82,8 @@ def lora_checkpoints(work: Work, outcome: Outcome) -> Shown:
     columns = ("epoch", "loss", "learning rate", "images seen", "file")
     rows = [_line(made, row, checkpoint) for row, checkpoint in epochs]
     shown: dict[str, Any] = {"epochs": table(columns, rows)}
+    if (trained := flow.as_trained(work).settings.fit) != work.settings.fit:
+        shown["memory did not suffice"] = f"at {at(work.settings.fit)}: trained at {at(trained)}"
     if epochs:
         last = epochs[-1][1]
         shown |= {

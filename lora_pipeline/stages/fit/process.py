@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import lora_pipeline
-from lora_pipeline.errors import TrainingError
+from lora_pipeline.errors import OutOfMemory, TrainingError
 from lora_pipeline.stages.fit.reports import TrainingReport, of_line
 
 STOPPED = 143
@@ -26,7 +26,8 @@ def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
     after the step it is in), and killed if it has not within 10 s. It also stops by itself when this process dies.
 
     Raises:
-        TrainingError: the process failed; its own words, or the end of what it wrote to its standard error.
+        OutOfMemory: the process ran out of memory, and said so.
+        TrainingError: it failed otherwise; its own words, or the end of what it wrote to its standard error.
     """
     environment = {
         **os.environ,
@@ -50,17 +51,18 @@ def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
     last_words: deque[str] = deque(maxlen=_STDERR_LINES)
     listener = threading.Thread(target=last_words.extend, args=(process.stderr,), daemon=True)
     listener.start()
-    error = ""
+    error: TrainingError | None = None
     try:
         for line in process.stdout:
             if line.startswith('{"error"'):
-                error = json.loads(line)["error"]
+                told = json.loads(line)
+                error = (OutOfMemory if told["out_of_memory"] else TrainingError)(told["error"])
             else:
                 yield of_line(line)
         status = process.wait()
         listener.join(timeout=STOPS_WITHIN_S)
-        if error:
-            raise TrainingError(error)
+        if error is not None:
+            raise error
         if status:
             raise TrainingError(_why(status, list(last_words)))
     finally:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_pipeline.errors import TrainingError
+from lora_pipeline.errors import OutOfMemory, PipelineError, TrainingError
 from lora_pipeline.families import Family, best_device, family
 from lora_pipeline.pictures import save
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.adapter import alpha_of, conv_alpha_of
 from lora_pipeline.stages.fit.board import Board
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
+from lora_pipeline.stages.fit.memory import named
 from lora_pipeline.stages.fit.optimizer import settled
 from lora_pipeline.stages.fit.order import looks_per_bucket
 from lora_pipeline.stages.fit.reports import EpochReport, TrainingReport, to_line
@@ -41,10 +42,15 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
         device: empty for the best there is.
 
     Raises:
-        TrainingError: nothing to train on, a loss that is not finite, no memory, or a damaged state.
+        TrainingError: nothing to train on, a loss that is not finite, or a damaged state.
+        OutOfMemory: memory does not suffice.
         ModelError: the base model cannot be opened.
     """
-    device = device or best_device()
+    with named(job.settings):
+        yield from _run(job, stopped, device or best_device())
+
+
+def _run(job: Job, stopped: Callable[[], bool], device: str) -> Iterator[TrainingReport]:
     _repeatable(device)
     base_family = family(job.base.family)
     examples = read_cached(job.examples)
@@ -202,6 +208,6 @@ def _commonest_size(examples: Sequence[Any]) -> tuple[int, int]:
     return looks_per_bucket(examples).most_common(1)[0][0]
 
 
-def error_line(words: str) -> str:
+def error_line(error: PipelineError) -> str:
     """What the training process says when it must stop and the person can mend it."""
-    return json.dumps({"error": words})
+    return json.dumps({"error": str(error), "out_of_memory": isinstance(error, OutOfMemory)})
