@@ -25,7 +25,7 @@ from lora_pipeline.stages import fit as fitting
 from lora_pipeline.stages import grade as grading
 from lora_pipeline.stages import publish as publishing
 from lora_pipeline.store import Store, write_text
-from lora_pipeline.subject import Subject, load
+from lora_pipeline.subject import Subject, load, names
 
 USED = "settings.json"
 
@@ -104,8 +104,22 @@ def encode(work: Work) -> Outcome:
         settings.base,
         settings.fit.batch_size,
         encoding.Words(work.subject.trigger, work.subject.class_word),
+        pool(work) if settings.encode.regularisation_pool else (),
         work.progress,
     )
+
+
+def pool(work: Work) -> list[encoding.Pooled]:
+    """The other subjects of this one's kind and class, and which of them refuse to be its regularisation pictures. Raises SubjectError."""
+    mine = work.subject
+    others = [load(work.store, name) for name in names(work.store) if name != mine.name]
+    return [
+        encoding.Pooled(
+            other.name, manifest.read(work.store.work(other.name, "conceal")), refused=other.refuses_pool(mine)
+        )
+        for other in others
+        if (other.kind, other.class_word.casefold()) == (mine.kind, mine.class_word.casefold())
+    ]
 
 
 def fit(work: Work, on_epoch: fitting.OnEpoch = fitting.to_nobody) -> Outcome:
@@ -165,7 +179,7 @@ def publish(work: Work) -> Outcome:
         kind=subject.kind,
         trigger=subject.trigger,
         class_word=subject.class_word,
-        consent=None if subject.consent is None else subject.consent.model_dump(mode="json"),
+        consent=None if subject.consent is None else subject.consent.model_dump(mode="json", exclude_defaults=True),
         settings=as_trained(work).settings.model_dump(mode="json"),
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}

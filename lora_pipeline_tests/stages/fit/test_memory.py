@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
+from lora_pipeline import flow
 from lora_pipeline.errors import OutOfMemory
 from lora_pipeline.families import family
-from lora_pipeline.manifest import planning
-from lora_pipeline.records import Checkpoint
-from lora_pipeline.settings import FitSettings
+from lora_pipeline.manifest import planning, write
+from lora_pipeline.records import Checkpoint, File, Row
+from lora_pipeline.settings import FitSettings, Settings
 from lora_pipeline.stages.fit import as_trained, fit
 from lora_pipeline.stages.fit.fit import _job
 from lora_pipeline.stages.fit.job import Job, steps_in
