@@ -9,6 +9,7 @@ from PIL import Image
 
 from lora_pipeline.balance import balanced
 from lora_pipeline.errors import SettingsError
+from lora_pipeline.families import stock
 from lora_pipeline.flow import Work, pool
 from lora_pipeline.manifest import Manifest, read, write
 from lora_pipeline.records import Example
@@ -122,8 +123,9 @@ BEA = {
 
 
 @pytest.fixture
-def bea(tmp_path):
-    """Another subject, of whom x.jpg is a photo of this subject's too."""
+def bea(tmp_path, monkeypatch):
+    """Another subject. (Random weights see everywhere; trained ones, as here, only a little beyond a mask.)"""
+    monkeypatch.setattr(stock, "measured_reach_px", lambda *_: 8)
     made = blurred(tmp_path / "bea", BEA)
     return replace(made, rows=tuple(row.with_data(photo_digest=str(row.data["photo"])) for row in made.rows))
 
