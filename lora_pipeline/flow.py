@@ -173,6 +173,7 @@ def publish(work: Work) -> Outcome:
     photos = {row.id: Photo.of(row).digest for row in work.made("collect").kept}
     training_set = fitting.without_held_out(work.made("encode"), work.settings.fit)
     used = {str(row.data["photo"]) for row in training_set.kept if not row.data.get("regularisation")}
+    beside = sum(bool(row.data.get("regularisation")) for row in training_set.kept)
     aside = len(fitting.held_out(training_set).kept)
     card = publishing.CardFacts(
         name=subject.name,
@@ -183,7 +184,8 @@ def publish(work: Work) -> Outcome:
         settings=as_trained(work).settings.model_dump(mode="json"),
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
-        | ({"pictures kept aside": aside} if aside else {}),
+        | ({"pictures kept aside": aside} if aside else {})
+        | ({"regularisation pictures": beside} if beside else {}),
         examples=tuple(Example.of(row) for row in training_set.kept),
     )
     return publishing.publish(

@@ -27,7 +27,7 @@ class Painter:
     settings: EncodeSettings
     base: BaseSettings
 
-    @property
+    @cached_property
     def told(self) -> list[str | int | float]:
         """All that a picture hangs on beside its prompt and its seed."""
         settings = self.settings

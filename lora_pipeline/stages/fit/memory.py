@@ -56,5 +56,5 @@ def _what_helps(settings: FitSettings) -> str:
         "train at a lower encode.resolution_px",
     ]
     if with_less(settings) is not None and not settings.retry_with_less_memory:
-        helps.append("let fit.retry_with_less_memory do the first two")
+        helps.append("let fit.retry_with_less_memory begin again with less")
     return ", or ".join(helps)
