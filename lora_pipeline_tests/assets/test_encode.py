@@ -31,7 +31,7 @@ def test_the_share_of_regularisation_pictures_is_of_what_is_trained_on(tmp_path)
     """4 photos × 6 looks, a quarter of them kept aside: 18 looks, and as many of the 4 others."""
     photos = [Example(f"p{n}", SQUARE, 6, "", 0, photo_digest=f"p{n}") for n in range(4)]
     ids = ("generated/0001", "generated/0002", "pool/bea/a.jpg@close", "regularisation/b.jpg")
-    others = [Example(id, SQUARE, 6, "", 0, regularisation=True) for id in ids]
+    others = [Example(id, SQUARE, 3, "", 0, regularisation=True) for id in ids]
     rows = tuple(Row(one.photo, "k", data=one.data()) for one in (*photos, *others))
     subject = Subject(name="ann", kind="pet", photos=tmp_path, trigger="zx9", class_word="dog", recipe="sd15_pet")
     work = Work(Store(tmp_path), subject, Settings(fit=FitSettings(held_out_share=0.25)))

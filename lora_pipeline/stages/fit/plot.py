@@ -55,7 +55,7 @@ def plot_losses(checkpoints: Manifest) -> Path:
                 color="tab:green",
                 marker="o",
                 markersize=4,
-                label="loss on the photos kept aside",
+                label="held-out loss",
             )
         losses.set_xlabel("step")
         losses.set_ylabel("loss")
