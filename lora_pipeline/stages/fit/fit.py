@@ -65,7 +65,7 @@ def fit(
 
     Raises:
         TrainingError: nothing to train on, settings that the family cannot follow, a loss that is not finite, or the training process was killed.
-        OutOfMemory: memory does not suffice, and may not be saved, or did not suffice then either.
+        OutOfMemory: memory does not suffice, and the settings do not let it be tried with less, or less did not do either.
         ModelError: the base model's weights are missing or gated.
     """
     if not training_set.kept:
