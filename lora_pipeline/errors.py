@@ -31,3 +31,7 @@ class ModelError(PipelineError):
 
 class TrainingError(PipelineError):
     """Training cannot start or must stop: no pictures, a loss that is not finite, no memory."""
+
+
+class OutOfMemory(TrainingError):
+    """What is trained does not fit into the memory that there is."""

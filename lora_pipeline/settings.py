@@ -283,6 +283,27 @@ class EncodeSettings(Section):
             description="Folder of pictures of others of the class, seen as often as the subject's together; empty is none."
         ),
     ] = ""
+    regularisation_pool: Annotated[
+        bool,
+        Field(
+            description="Whether pictures of other subjects of the same kind and class are regularisation pictures too; of a person only if `consent.regularisation` says so."
+        ),
+    ] = False
+    regularisation_generated: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10000,
+            description="So many regularisation pictures are drawn by the base model, of 'a photo of a {class}'; 0 is none (0 to 10000).",
+        ),
+    ] = 0
+    regularisation_sampling_steps: Annotated[
+        int, Field(ge=1, le=200, description="Denoising steps of a picture that the base model draws (1 to 200).")
+    ] = 25
+    regularisation_guidance_scale: Annotated[
+        float,
+        Field(ge=1, le=30, description="Guidance of a picture that the base model draws; 1 is none (1 to 30)."),
+    ] = 7.0
     prior_loss_weight: Annotated[
         float, Field(ge=0, le=10, description="What a regularisation picture's loss is multiplied by (0 to 10).")
     ] = 1.0
@@ -452,6 +473,12 @@ class FitSettings(Section):
     masked_loss: Annotated[bool, Field(description="Whether hidden faces are kept out of the loss.")] = True
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")
+    ] = False
+    retry_with_less_memory: Annotated[
+        bool,
+        Field(
+            description="Whether a run that runs out of memory begins again, once, with gradient checkpointing and half the batch at double accumulation."
+        ),
     ] = False
     base_precision: Annotated[
         Literal["fp32", "bf16", "fp16", "int8", "nf4"],

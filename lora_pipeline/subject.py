@@ -28,6 +28,10 @@ class Consent(Section):
     ]
     given_on: Annotated[datetime.date, Field(description="The day on which they agreed (YYYY-MM-DD).")]
     scope: Annotated[str, Field(min_length=1, description="What they agreed to, in a sentence.")]
+    regularisation: Annotated[
+        bool,
+        Field(description="Whether they agreed that their pictures stand beside another subject's in its training."),
+    ] = False
 
 
 class Subject(Section):
@@ -68,6 +72,19 @@ class Subject(Section):
     def whole_settings(self) -> Settings:
         """The recipe's settings with this subject's changes. Raises SettingsError."""
         return recipe(self.recipe).changed(self.settings, f"{self.name}/{FILE}: settings")
+
+    def refuses_pool(self, other: "Subject") -> str:
+        """Why pictures of this subject may not be regularisation pictures of the other; empty if they may."""
+        if self.trigger.casefold() == other.trigger.casefold():
+            return f"it has the same trigger word, {self.trigger}"
+        if self.consent is None:
+            return "nobody's consent is recorded" if self.kind == "person" else ""
+        if not self.consent.regularisation:
+            return (
+                f"the consent of {self.consent.given_by} is not recorded as covering it; if it does, set regularisation: true "
+                f"under consent in {self.name}/{FILE}"
+            )
+        return ""
 
     def fill(self, prompt: str) -> str:
         """A prompt with {trigger} and {class} filled in."""

@@ -318,3 +318,44 @@ def test_a_photo_kept_aside_made_no_checkpoint_and_both_ways_say_so(world: World
     assert aside.aside == (other,)
     assert any("kept aside for the held-out loss in run" in line for line in aside.lines())
     assert made_from(mine.store, "anna", "trip/b.jpg").aside == ()
+
+
+def test_regularisation_pictures_are_told_apart_and_who_lent_one_can_ask(world: World, tmp_path: Path) -> None:
+    mine = World(Store(shutil.copytree(world.store.subject("anna").parents[1], tmp_path / "data")))
+    lent = World(mine.store)
+    key = key_of("of bea")
+    others = [
+        example("pool/anna/a.jpg", "close"),
+        example("pool/anna/a.jpg", "full"),
+        example("generated/0001", ""),
+        example("regularisation/x.jpg", ""),
+    ]
+    rows = [row.with_data(regularisation=True) for row in others]
+    folder = lent.store.work("bea", "fit") / "runs" / key[:16]
+    trained_on = manifest.write(folder, [example("b.jpg", "close"), *rows], "trained_on").digest
+    (folder / "job.json").write_text(json.dumps({"key": key, "trained_on": trained_on}))
+    save_file({"weight": np.zeros(1, np.float32)}, folder / "epoch-0001.safetensors")
+    line = {
+        "epoch": 1,
+        "file": "epoch-0001.safetensors",
+        "digests": {"epoch-0001.safetensors": digest_file(folder / "epoch-0001.safetensors")},
+    }
+    (folder / "epochs.jsonl").write_text(json.dumps(line))
+    manifest.write(lent.store.work("bea", "encode"), [example("b.jpg", "close"), *rows])
+    lent.store.work("bea", "collect").mkdir()
+
+    told = photos_of(mine.store, "bea", str(folder / "epoch-0001.safetensors"))
+    assert [photo.id for photo in told.photos if photo.regularisation] == [
+        "generated/0001",
+        "pool/anna/a.jpg",
+        "regularisation/x.jpg",
+    ]
+    words = "beside 4 regularisation pictures: 1 drawn by the base model, 2 of other subjects, 1 of a folder"
+    assert f"made of 1 photo (1 picture, {words};" in told.lines()[1]
+    shown = made_from(mine.store, "bea", "pool/anna/a.jpg")
+    assert (shown.stopped, shown.pictures) == ("", ("pool/anna/a.jpg@close", "pool/anna/a.jpg@full"))
+
+    of_anna = made_from(mine.store, "anna", "a.jpg")
+    assert of_anna.beside == (("bea", key),)
+    assert f"stood beside bea as a regularisation picture, in run {key[:16]}" in of_anna.lines()
+    assert made_from(mine.store, "anna", "trip/b.jpg").beside == ()

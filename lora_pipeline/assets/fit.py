@@ -12,7 +12,7 @@ from lora_pipeline.assets.stage import GROUP, Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Checkpoint, Row
-from lora_pipeline.stages.fit import EpochReport
+from lora_pipeline.stages.fit import EpochReport, at
 
 epoch_checkpoint = dg.AssetSpec(
     "epoch_checkpoint",
@@ -54,8 +54,12 @@ def _epoch_metadata(made: Manifest, row: Row, report: EpochReport) -> dict[str, 
     checkpoint, file = Checkpoint.of(row), made.path(row, "lora")
     shown: dict[str, Any] = {
         "loss": checkpoint.loss,
+        "loss, smoothed": report.smoothed_loss,
+        "gradient norm": report.gradient_norm,
         "learning rate": checkpoint.learning_rate,
         "seconds a step": report.seconds_per_step,
+        "images a second": report.images_per_s,
+        "memory (MiB)": report.memory_mib,
         "images seen": checkpoint.images_seen,
         "LoRA file": dg.MetadataValue.path(str(file)),
         "training run": checkpoint.run,
@@ -78,6 +82,8 @@ def lora_checkpoints(work: Work, outcome: Outcome) -> Shown:
     columns = ("epoch", "loss", "learning rate", "images seen", "file")
     rows = [_line(made, row, checkpoint) for row, checkpoint in epochs]
     shown: dict[str, Any] = {"epochs": table(columns, rows)}
+    if (trained := flow.as_trained(work).settings.fit) != work.settings.fit:
+        shown["memory did not suffice"] = f"at {at(work.settings.fit)}: trained at {at(trained)}"
     if epochs:
         last = epochs[-1][1]
         shown |= {

@@ -485,7 +485,7 @@ def regularising(value: Any, _: Context) -> Verdict:
     return Verdict("by hand", BESIDE) if value else Verdict("as here")
 
 
-BESIDE = "regularisation pictures: set encode.regularisation_folder to their folder"
+BESIDE = "regularisation pictures: set encode.regularisation_folder to their folder, or let the base draw them (encode.regularisation_generated)"
 
 
 def another_file(what: str) -> Rule:
@@ -495,7 +495,7 @@ def another_file(what: str) -> Rule:
 
 _TEXT_ONLY = not_yet("training the text encoder; only the denoiser learns")
 _FILES = no_matter("each epoch leaves a LoRA file, and the newest state is kept")
-_PLACES = no_matter("places, names and logs are this pipeline's own")
+_PLACES = no_matter("places, names and logs are this pipeline's own, TensorBoard's files among them")
 _SPEED = no_matter("how fast, not what is learnt")
 _CACHED = no_matter("latents and text embeddings are always cached")
 _SAMPLES = no_matter("fit.sample_prompt is drawn each epoch")

@@ -3,8 +3,9 @@
 Training is a generator of step reports (`trainer.py`); saving and drawing read it (`run.py`), in a process of its own (`process.py`).
 """
 
-from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, fit, to_nobody
+from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, as_trained, fit, to_nobody
 from lora_pipeline.stages.fit.held_out import held_out, without_held_out
+from lora_pipeline.stages.fit.memory import at
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingReport
@@ -15,6 +16,8 @@ __all__ = [
     "OnEpoch",
     "StepReport",
     "TrainingReport",
+    "as_trained",
+    "at",
     "fit",
     "held_out",
     "plot_losses",

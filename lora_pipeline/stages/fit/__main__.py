@@ -40,7 +40,7 @@ def main(job_file: Path) -> int:
                 print(to_line(report), file=reports, flush=True)
             finished = len(epochs_in(job.epochs_file)) == job.settings.epochs
     except PipelineError as error:
-        print(error_line(str(error)), file=reports, flush=True)
+        print(error_line(error), file=reports, flush=True)
         return 1
     return 0 if finished else STOPPED
 

@@ -78,6 +78,11 @@ class Job:
         return self.run / "state" / "state.pt"
 
     @property
+    def out_of_memory(self) -> Path:
+        """What was said when the run ran out of memory and another, with less, took its place. Without it, it is tried again."""
+        return self.run / "out_of_memory.txt"
+
+    @property
     def steps_file(self) -> Path:
         """A line a step."""
         return self.run / "steps.jsonl"

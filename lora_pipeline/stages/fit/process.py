@@ -11,8 +11,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import lora_pipeline
-from lora_pipeline.errors import TrainingError
-from lora_pipeline.stages.fit.reports import TrainingReport, of_line
+from lora_pipeline.errors import OutOfMemory, TrainingError
+from lora_pipeline.stages.fit.reports import StepReport, TrainingReport, of_line
 
 STOPPED = 143
 STOPS_WITHIN_S = 10.0
@@ -23,10 +23,11 @@ def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
     """Run a job in a new process and give its reports as they come.
 
     When the generator is closed, or an interrupt comes while it waits, the process is asked to stop (it saves its state
-    after the step it is in), and killed if it has not within 10 s. It also stops by itself when this process dies.
+    after the step it is in), and killed if it has not within 10 s and twice its longest step. It also stops by itself when this process dies.
 
     Raises:
-        TrainingError: the process failed; its own words, or the end of what it wrote to its standard error.
+        OutOfMemory: the process ran out of memory, and said so.
+        TrainingError: it failed otherwise; its own words, or the end of what it wrote to its standard error.
     """
     environment = {
         **os.environ,
@@ -50,32 +51,37 @@ def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
     last_words: deque[str] = deque(maxlen=_STDERR_LINES)
     listener = threading.Thread(target=last_words.extend, args=(process.stderr,), daemon=True)
     listener.start()
-    error = ""
+    error: TrainingError | None = None
+    longest_step_s = 0.0
     try:
         for line in process.stdout:
             if line.startswith('{"error"'):
-                error = json.loads(line)["error"]
+                told = json.loads(line)
+                error = (OutOfMemory if told["out_of_memory"] else TrainingError)(told["error"])
             else:
-                yield of_line(line)
+                report = of_line(line)
+                if isinstance(report, StepReport):
+                    longest_step_s = max(longest_step_s, report.seconds)
+                yield report
         status = process.wait()
         listener.join(timeout=STOPS_WITHIN_S)
-        if error:
-            raise TrainingError(error)
+        if error is not None:
+            raise error
         if status:
             raise TrainingError(_why(status, list(last_words)))
     finally:
-        _end(process)
+        _end(process, STOPS_WITHIN_S + 2 * longest_step_s)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: "subprocess.Popen[str]", within_s: float) -> None:
     if process.poll() is not None:
         return
     process.terminate()
     try:
-        process.wait(timeout=STOPS_WITHIN_S)
+        process.wait(timeout=within_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_pipeline.errors import TrainingError
+from lora_pipeline.errors import OutOfMemory, PipelineError, TrainingError
 from lora_pipeline.families import Family, best_device, family, give_back_memory
 from lora_pipeline.pictures import save
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.adapter import alpha_of, conv_alpha_of
+from lora_pipeline.stages.fit.board import Board
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
+from lora_pipeline.stages.fit.memory import named
 from lora_pipeline.stages.fit.optimizer import settled
 from lora_pipeline.stages.fit.order import looks_per_bucket
 from lora_pipeline.stages.fit.reports import EpochReport, TrainingReport, to_line
@@ -40,10 +42,15 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
         device: empty for the best there is.
 
     Raises:
-        TrainingError: nothing to train on, a loss that is not finite, no memory, or a damaged state.
+        TrainingError: nothing to train on, a loss that is not finite, or a damaged state.
+        OutOfMemory: memory does not suffice.
         ModelError: the base model cannot be opened.
     """
-    device = device or best_device()
+    with named(job.settings):
+        yield from _run(job, stopped, device or best_device())
+
+
+def _run(job: Job, stopped: Callable[[], bool], device: str) -> Iterator[TrainingReport]:
     _repeatable(device)
     base_family = family(job.base.family)
     examples = read_cached(job.examples)
@@ -53,17 +60,18 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
     if trainer.step == 0:
         trainer.base_held_out_loss = trainer.held_out_loss()
     sampler = _Sampler(job, base_family, trainer, device)
-    if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
-        yield _finish_epoch(job, base_family, trainer, sampler)
-    for report in trainer.steps():
-        _append(job.steps_file, to_line(report))
-        yield report
-        if trainer.step % trainer.steps_per_epoch == 0:
-            yield _finish_epoch(job, base_family, trainer, sampler)
-        elif stopped() or (job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0):
-            _save_state(job, trainer)
-        if stopped() and trainer.epoch < job.settings.epochs:
-            return
+    with Board(job.run, steps_in(job.steps_file), epochs_in(job.epochs_file)) as board:
+        if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
+            yield board.shown(_finish_epoch(job, base_family, trainer, sampler))
+        for report in trainer.steps():
+            _append(job.steps_file, to_line(report))
+            yield board.shown(report)
+            if trainer.step % trainer.steps_per_epoch == 0:
+                yield board.shown(_finish_epoch(job, base_family, trainer, sampler))
+            elif stopped() or (job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0):
+                _save_state(job, trainer)
+            if stopped() and trainer.epoch < job.settings.epochs:
+                return
     shutil.rmtree(job.state.parent, ignore_errors=True)
 
 
@@ -129,6 +137,10 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
         learning_rate=steps[-1].learning_rate,
         seconds_per_step=sum(step.seconds for step in steps) / len(steps),
         images_seen=trainer.images_seen,
+        smoothed_loss=steps[-1].smoothed_loss,
+        gradient_norm=sum(step.gradient_norm for step in steps) / len(steps),
+        images_per_s=sum(len(step.pictures) for step in steps) / max(sum(step.seconds for step in steps), 1e-9),
+        memory_mib=steps[-1].memory_mib,
         held_out_loss=held_out_loss,
         base_held_out_loss=trainer.base_held_out_loss,
     )
@@ -201,6 +213,6 @@ def _commonest_size(examples: Sequence[Any]) -> tuple[int, int]:
     return looks_per_bucket(examples).most_common(1)[0][0]
 
 
-def error_line(words: str) -> str:
+def error_line(error: PipelineError) -> str:
     """What the training process says when it must stop and the person can mend it."""
-    return json.dumps({"error": words})
+    return json.dumps({"error": str(error), "out_of_memory": isinstance(error, OutOfMemory)})

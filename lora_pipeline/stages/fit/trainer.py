@@ -16,7 +16,7 @@ from lora_pipeline.families import Family, NoiseSchedule, PredictionKind, Quanti
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
-from lora_pipeline.stages.fit import adapter
+from lora_pipeline.stages.fit import adapter, memory
 from lora_pipeline.stages.fit.captions import caption_of, varies
 from lora_pipeline.stages.fit.loss import (
     debiased_weight,
@@ -210,11 +210,9 @@ class Trainer:
         """Train from the clock's time to the end of the run, a report a step.
 
         Raises:
-            TrainingError: a loss or a gradient is not finite (before the update, and with the pictures' names), or memory
-                does not suffice.
+            TrainingError: a loss or a gradient is not finite (before the update, and with the pictures' names).
+            OutOfMemory: memory does not suffice.
         """
-        import torch
-
         while self.epoch < self.settings.epochs:
             epoch = self.epoch + 1
             order = batches(
@@ -222,13 +220,8 @@ class Trainer:
             )
             steps = grouped(order, self.settings.gradient_accumulation_steps)
             for step in steps[self.step - self.epoch * self.steps_per_epoch :]:
-                try:
+                with memory.named(self.settings):
                     report = self._step(epoch, step)
-                except torch.OutOfMemoryError as error:
-                    raise TrainingError(
-                        "the graphics card's memory does not suffice: lower fit.batch_size, or switch fit.gradient_checkpointing on, "
-                        f"or set fit.mixed_precision to bf16 ({str(error).splitlines()[0]})"
-                    ) from error
                 yield report
 
     def _step(self, epoch: int, step: tuple[tuple[Look, ...], ...]) -> StepReport:

@@ -249,6 +249,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_picture
     assert same(trainer.state(), before)
 
 
+def test_a_gradient_that_is_not_finite_stops_before_the_update_too(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base)
+    steps = trainer.steps()
+    next(steps)
+    before = trainer.state()
+    next(iter(trainer.parameters.values())).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"before step 2 .* gradient's norm is (inf|nan).*photo\d\.png#0@close"):
+        next(steps)
+    assert same(trainer.state(), before)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_what_is_hidden_is_not_learnt_from(training_set, tiny_base, monkeypatch, masked):
     trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"masked_loss": masked}))
