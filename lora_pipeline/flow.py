@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lora_pipeline import manifest
+from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Photo
@@ -117,6 +118,25 @@ def fit(work: Work, on_epoch: fitting.OnEpoch = fitting.to_nobody) -> Outcome:
     )
 
 
+def forecast(work: Work) -> fitting.Forecast | None:
+    """What training would take, as `fit` would find things now; None if it is finished. A few steps may be tried.
+
+    Raises:
+        SubjectError: a person has not agreed to be trained on.
+        TrainingError, ModelError: what training would raise.
+    """
+    subject, settings, folder = work.subject, work.settings, work.folder("fit")
+    if subject.kind == "person" and subject.consent is None:
+        raise SubjectError(
+            f"nothing of {subject.name} is trained, not even a step for a forecast: no consent is recorded"
+        )
+    records = sorted(
+        (work.store.data / "work").glob(f"*/fit/runs/*/{fitting.FORECAST}"), key=lambda file: -file.stat().st_mtime
+    )
+    prompt = subject.fill(settings.fit.sample_prompt)
+    return fitting.forecast(work.made("encode"), folder, settings.fit, settings.base, prompt, records)
+
+
 def draw(work: Work) -> Outcome:
     """`lora_checkpoints` → `validation_grids`, and all of them in one picture."""
     settings, folder, checkpoints = work.settings, work.folder("grids"), work.made("fit")
@@ -221,6 +241,14 @@ def take(step: Step, work: Work, run: Callable[[Work], Outcome] | None = None) -
     outcome = (run or step.run)(work)
     write_text(work.folder(step.folder) / USED, json.dumps(used_settings(step, work), indent=1, sort_keys=True))
     return outcome
+
+
+def until(noun: str, work: Work) -> None:
+    """Run the steps up to this one and with it; what is there is reused."""
+    for step in STEPS:
+        take(step, work)
+        if step.noun == noun:
+            return
 
 
 def used_settings(step: Step, work: Work) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lora_pipeline.assets.checks import COMPLETE, set_complete
+from lora_pipeline.assets.checks import COMPLETE, WITHIN_LIMITS, set_complete, training_within_limits
 from lora_pipeline.assets.report import table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
@@ -11,7 +11,7 @@ from lora_pipeline.records import Example
 from lora_pipeline.stages.encode import REGULARISATION
 
 
-@stage("training_set", after=["blurred_set", "captions"], gpu=True, checks=[COMPLETE])
+@stage("training_set", after=["blurred_set", "captions"], gpu=True, checks=[COMPLETE, WITHIN_LIMITS])
 def training_set(work: Work, outcome: Outcome) -> Shown:
     """Pictures and captions as the trainer takes them: buckets, repeats, cached latents and text embeddings."""
     examples = [Example.of(row) for row in outcome.manifest.kept]
@@ -23,7 +23,7 @@ def training_set(work: Work, outcome: Outcome) -> Shown:
         "photos": len({example.photo for example in examples if not example.regularisation}),
         **_beside(work, examples),
     }
-    return shown, [set_complete(work.made("describe"), outcome.manifest)]
+    return shown, [set_complete(work.made("describe"), outcome.manifest), training_within_limits(work)]
 
 
 def _beside(work: Work, examples: list[Example]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Training is a generator of step reports (`trainer.py`); saving and drawing read 
 """
 
 from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, fit, to_nobody
+from lora_pipeline.stages.fit.forecast import FORECAST, Compared, Forecast, compare, forecast, objections
 from lora_pipeline.stages.fit.held_out import held_out, without_held_out
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
@@ -11,12 +12,18 @@ from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingRe
 
 __all__ = [
     "CODE_VERSION",
+    "FORECAST",
+    "Compared",
     "EpochReport",
+    "Forecast",
     "OnEpoch",
     "StepReport",
     "TrainingReport",
+    "compare",
     "fit",
+    "forecast",
     "held_out",
+    "objections",
     "plot_losses",
     "to_nobody",
     "total_steps",

@@ -61,14 +61,8 @@ def fit(
         TrainingError: nothing to train on, settings that the family cannot follow, a loss that is not finite, no memory, or the training process was killed.
         ModelError: the base model's weights are missing or gated.
     """
-    if not training_set.kept:
-        raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
-    base_family = family(base.family)
-    base_family.check(base)
-    targets_of(base_family, settings)
     total = total_steps(training_set, settings)
-    training_set = without_held_out(training_set, settings)
-    job = _job(training_set, folder, settings, base, prompt)
+    job, training_set = planned(training_set, folder, settings, base, prompt)
     there = len(epochs_in(job.epochs_file))
     seconds = 0.0
     if there < settings.epochs and is_planning():
@@ -96,6 +90,24 @@ def fit(
     if there < settings.epochs or not (job.run / "loss.png").exists():
         plot_losses(checkpoints)
     return Outcome(checkpoints, Report(computed=settings.epochs - there, reused=there, seconds=seconds))
+
+
+def planned(
+    training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str
+) -> tuple[Job, Manifest]:
+    """The run that `fit` would reuse, continue or begin, and its training set less what is kept aside. Arguments as `fit`.
+
+    Raises:
+        TrainingError: nothing to train on, or settings that the family cannot follow.
+        ModelError: the base model's weights are missing or gated.
+    """
+    if not training_set.kept:
+        raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
+    base_family = family(base.family)
+    base_family.check(base)
+    targets_of(base_family, settings)
+    training_set = without_held_out(training_set, settings)
+    return _job(training_set, folder, settings, base, prompt), training_set
 
 
 def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str) -> Job:

@@ -10,6 +10,7 @@ What a kill can leave behind, and what the next process makes of it:
 import json
 import pickle
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
 from lora_pipeline.stages.fit.optimizer import settled
 from lora_pipeline.stages.fit.order import looks_per_bucket
 from lora_pipeline.stages.fit.reports import EpochReport, TrainingReport, to_line
-from lora_pipeline.stages.fit.trainer import Trainer, read_cached
+from lora_pipeline.stages.fit.trainer import Trainer, most_memory_mib, read_cached
 from lora_pipeline.store import digest_file, whole, write_text
 
 SAMPLE_STEPS = 20
@@ -44,7 +45,7 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
         ModelError: the base model cannot be opened.
     """
     device = device or best_device()
-    _repeatable(device)
+    repeatable(device)
     base_family = family(job.base.family)
     examples = read_cached(job.examples)
     held_out = read_cached(job.held_out) if job.held_out.kept else []
@@ -52,14 +53,14 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
     epochs = _continue(trainer, job)
     if trainer.step == 0:
         trainer.base_held_out_loss = trainer.held_out_loss()
-    sampler = _Sampler(job, base_family, trainer, device)
+    sampler = Sampler(job, base_family, trainer, device)
     if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
-        yield _finish_epoch(job, base_family, trainer, sampler)
+        yield finish_epoch(job, base_family, trainer, sampler)
     for report in trainer.steps():
         _append(job.steps_file, to_line(report))
         yield report
         if trainer.step % trainer.steps_per_epoch == 0:
-            yield _finish_epoch(job, base_family, trainer, sampler)
+            yield finish_epoch(job, base_family, trainer, sampler)
         elif stopped() or (job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0):
             _save_state(job, trainer)
         if stopped() and trainer.epoch < job.settings.epochs:
@@ -67,7 +68,7 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
     shutil.rmtree(job.state.parent, ignore_errors=True)
 
 
-def _repeatable(device: str) -> None:
+def repeatable(device: str) -> None:
     """The same sums in the same order each time, where the device can. float32 products on a GPU may use TF32's short mantissa."""
     import torch
 
@@ -100,7 +101,9 @@ def _continue(trainer: Trainer, job: Job) -> int:
     return len(epochs)
 
 
-def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sampler") -> EpochReport:
+def finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "Sampler") -> EpochReport:
+    """Save the state, the LoRA and a sample of the epoch that the trainer's clock has just ended, and tell of it."""
+    began = time.monotonic()
     epoch = trainer.epoch
     file = f"epoch-{epoch:04d}.safetensors"
     metadata = {
@@ -131,6 +134,8 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
         images_seen=trainer.images_seen,
         held_out_loss=held_out_loss,
         base_held_out_loss=trainer.base_held_out_loss,
+        seconds=time.monotonic() - began,
+        memory_mib=round(most_memory_mib(trainer.device), 1),
     )
     _append(job.epochs_file, to_line(report))
     return report
@@ -160,7 +165,7 @@ def _append(file: Path, line: str) -> None:
 
 
 @dataclass
-class _Sampler:
+class Sampler:
     """Draws one picture an epoch with the module in training, from one noise."""
 
     job: Job
@@ -169,13 +174,17 @@ class _Sampler:
     device: str
     _pipeline: Any = field(default=None)
 
+    def open(self) -> None:
+        """Open the pipeline, unless it is. `draw` does so by itself."""
+        if self._pipeline is None:
+            self._pipeline = self.family.pipeline(self.job.base, self.device, "float32", self.trainer.module)
+
     def draw(self, epoch: int) -> str:
         """Path of the picture within the run's folder."""
         import torch
 
         module = self.trainer.module
-        if self._pipeline is None:
-            self._pipeline = self.family.pipeline(self.job.base, self.device, "float32", module)
+        self.open()
         width, height = _commonest_size([one.example for one in self.trainer.examples])
         module.eval()
         picture = self._pipeline(
