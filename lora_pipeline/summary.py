@@ -9,7 +9,7 @@ from lora_pipeline.manifest import Report
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
 from lora_pipeline.settings import Section
-from lora_pipeline.stages.fit import Forecast, compare, objections
+from lora_pipeline.stages.fit import Compared, Forecast, compare, objections
 
 
 def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) -> str:
@@ -59,7 +59,10 @@ def _result(work: Work) -> list[str]:
 
 def _as_forecast(run: Path) -> list[str]:
     """A line of what a finished run was forecast to take and took; none if it was not forecast."""
-    told = [f"{one.what} {one.forecast:,.3g}, came {one.happened:,.3g} ({one.off:+.0%})" for one in compare(run)]
+    told = [
+        f"{what} {forecast}, came {happened} ({off})"
+        for what, forecast, happened, off in map(Compared.in_words, compare(run))
+    ]
     return [f"forecast of training: {'; '.join(told)}"] if told else []
 
 

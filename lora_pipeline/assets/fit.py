@@ -90,17 +90,17 @@ def lora_checkpoints(work: Work, outcome: Outcome) -> Shown:
             "loss curve": picture(made.path(epochs[-1][0], "lora").parent / "loss.png", "loss curve"),
             "training run": last.run,
             "trained on (manifest digest)": last.trained_on,
-            **_forecast(made.path(epochs[-1][0], "lora").parent),
+            **what_was_forecast(made.path(epochs[-1][0], "lora").parent),
         }
     return shown, [finite_loss([checkpoint.loss for _, checkpoint in epochs]), checkpoint_loads(made)]
 
 
-def _forecast(run: Path) -> dict[str, Any]:
+def what_was_forecast(run: Path) -> dict[str, Any]:
     """What was forecast beside what happened, as a table, and how far off it was, as numbers that the UI plots over runs."""
     compared = compare(run)
     if not compared:
         return {}
-    rows = [(one.what, f"{one.forecast:.4g}", f"{one.happened:.4g}", f"{one.off:+.0%}") for one in compared]
+    rows = [one.in_words() for one in compared]
     return {
         "forecast and what happened": table(("what", "forecast", "happened", "off by"), rows),
         **{f"forecast of {one.what} off by (%)": round(100 * one.off, 1) for one in compared},

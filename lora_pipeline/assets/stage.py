@@ -100,7 +100,7 @@ def _work(context: dg.AssetExecutionContext, house: House, own: dict[str, dict[s
 
 def _of_the_run(context: dg.AssetExecutionContext) -> dict[str, dict[str, Any]]:
     """The launchpad's changes of all assets of this run: a forecast before training is of the training that this run will do."""
-    ops = cast(dict[str, Any], context.run_config.get("ops", {}))
+    ops = cast(dict[str, Any], context.run.run_config.get("ops", {}))
     given = {step.sections[0]: ops[step.noun].get("config", {}) for step in flow.STEPS if step.noun in ops}
     return {
         section: {name: value for name, value in fields.items() if value is not None}

@@ -293,6 +293,10 @@ class Compared:
         """By what share more came than was forecast; negative for less."""
         return self.happened / self.forecast - 1
 
+    def in_words(self) -> tuple[str, str, str, str]:
+        """What, its forecast, what happened, and how far off that is."""
+        return self.what, _number(self.forecast), _number(self.happened), f"{self.off:+.0%}"
+
 
 def compare(run: Path) -> tuple[Compared, ...]:
     """A finished run's forecast beside what happened: seconds a step, seconds, memory (MiB). Empty if none was made."""
@@ -304,6 +308,10 @@ def compare(run: Path) -> tuple[Compared, ...]:
         Compared("seconds", told.seconds, happened.seconds),
         Compared("memory (MiB)", told.memory_mib, happened.memory_mib),
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _span(hours: float) -> str:

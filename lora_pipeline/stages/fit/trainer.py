@@ -81,9 +81,9 @@ def read_cached(training_set: Manifest) -> list[Cached]:
 
 def most_memory_mib(device: str) -> float:
     """The most that was taken so far (MiB): of the graphics card, or on a CPU by this process."""
-    import torch
-
     if device == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated() / 2**20
     # Not getrusage where it can be helped: on Linux a new process inherits its parent's maximum there.
     with suppress(OSError), Path("/proc/self/status").open(encoding="ascii") as status:

@@ -1,7 +1,9 @@
 """Before a run: what it takes, from a record or from steps that are tried; what is objected to; and afterwards, how near that came."""
 
 import json
+import signal
 import sys
+from contextlib import closing
 from dataclasses import asdict, replace
 
 import psutil
@@ -10,7 +12,7 @@ import pytest
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.manifest import write
 from lora_pipeline.settings import BaseSettings, FitSettings, ForecastSettings
-from lora_pipeline.stages.fit import Forecast, compare, fit, forecast, objections
+from lora_pipeline.stages.fit import Forecast, compare, fit, forecast, objections, process
 from lora_pipeline.stages.fit import measure as measuring
 from lora_pipeline.stages.fit.costs import Measured
 from lora_pipeline.stages.fit.fit import planned
@@ -256,6 +258,16 @@ def test_a_forecast_comes_near_what_happens_on_the_small_base(tmp_path, make_tra
     assert later is not None
     assert later.source == f"as run {told.run[:16]} went"
     assert later.seconds_per_step == pytest.approx(per_step.happened)
+
+
+def test_a_process_that_cannot_try_a_step_tells_why(tmp_path):
+    (tmp_path / "job.json").write_text("{}")
+    with (
+        closing(process.in_own_process(tmp_path / "job.json", "lora_pipeline.stages.fit.measure")) as reports,
+        pytest.raises(TrainingError, match=r"^the process that tried a step for the forecast(?s:.)*KeyError: 'key'"),
+    ):
+        next(reports)
+    assert "lower fit.batch_size" in process._why_not_measured(-signal.SIGKILL, [])
 
 
 def test_what_training_would_refuse_is_refused_before(training_set, tiny_base, tmp_path):
