@@ -152,7 +152,7 @@ def status(name: str, home: Home = None) -> None:
 
 @app.command()
 def forecast(name: str, changes: Change = None, home: Home = None) -> None:
-    """What training would take: steps, hours, energy, money, memory. Makes the training set if it is not there, and trains nothing."""
+    """What training would take: steps, hours, energy, money, memory. Makes the training set of these settings, and trains nothing."""
     from dataclasses import replace
 
     from lora_pipeline import flow
@@ -162,7 +162,7 @@ def forecast(name: str, changes: Change = None, home: Home = None) -> None:
 
     work = flow.work(_store(home), name, bars())
     work = replace(work, settings=changed(work.settings, changes or []))
-    flow.until("training_set", work)
+    flow.make_training_set(work)
     good, words = outlook(work, flow.forecast(work))
     print(words)
     if not good:

@@ -125,16 +125,21 @@ def forecast(work: Work) -> fitting.Forecast | None:
         SubjectError: a person has not agreed to be trained on.
         TrainingError, ModelError: what training would raise.
     """
+    _agreed(work)
     subject, settings, folder = work.subject, work.settings, work.folder("fit")
-    if subject.kind == "person" and subject.consent is None:
-        raise SubjectError(
-            f"nothing of {subject.name} is trained, not even a step for a forecast: no consent is recorded"
-        )
     records = sorted(
         (work.store.data / "work").glob(f"*/fit/runs/*/{fitting.FORECAST}"), key=lambda file: -file.stat().st_mtime
     )
     prompt = subject.fill(settings.fit.sample_prompt)
     return fitting.forecast(work.made("encode"), folder, settings.fit, settings.base, prompt, records)
+
+
+def _agreed(work: Work) -> None:
+    subject = work.subject
+    if subject.kind == "person" and subject.consent is None:
+        raise SubjectError(
+            f"nothing of {subject.name} is trained, not even a step for a forecast: no consent is recorded"
+        )
 
 
 def draw(work: Work) -> Outcome:
@@ -243,12 +248,11 @@ def take(step: Step, work: Work, run: Callable[[Work], Outcome] | None = None) -
     return outcome
 
 
-def until(noun: str, work: Work) -> None:
-    """Run the steps up to this one and with it; what is there is reused."""
-    for step in STEPS:
+def make_training_set(work: Work) -> None:
+    """Run the steps up to the training set and with it, so that training can be forecast. Raises SubjectError without consent."""
+    _agreed(work)
+    for step in STEPS[: [step.noun for step in STEPS].index("training_set") + 1]:
         take(step, work)
-        if step.noun == noun:
-            return
 
 
 def used_settings(step: Step, work: Work) -> dict[str, Any]:

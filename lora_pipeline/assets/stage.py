@@ -95,7 +95,7 @@ def _work(context: dg.AssetExecutionContext, house: House, own: dict[str, dict[s
     progress = bars() if os.isatty(2) else lines(context.log.info)
     work = flow.work(house.store, context.partition_key, progress)
     changes = {**_of_the_run(context), **own}
-    return replace(work, settings=work.settings.changed(changes, "launchpad"))
+    return replace(work, settings=work.settings.changed(changes, "launchpad")) if any(changes.values()) else work
 
 
 def _of_the_run(context: dg.AssetExecutionContext) -> dict[str, dict[str, Any]]:

@@ -35,7 +35,7 @@ class Measured:
         one_mib: the most in a step of one picture.
         batch_mib: the most in a step of `batch_size` pictures.
         drawing_mib: what drawing samples leaves there.
-        most_mib: the most of all, an epoch's end and a step after it included.
+        most_mib: the most of all: the opening, the steps, an epoch's end and a step after it.
         checkpointed_mib: as `one_mib` with gradient checkpointing; None where that was on, or not needed to fit.
         too_many: pictures of a batch for which memory did not suffice although it was foreseen to; None if none.
     """

@@ -167,9 +167,10 @@ def objections(forecast: Forecast, rates: ForecastSettings, settings: FitSetting
 
 
 def _fewer_epochs(forecast: Forecast, share: float) -> str:
-    left = forecast.epochs * (1 - forecast.steps_done / forecast.steps)
-    epochs = forecast.epochs - left + left * share
-    within = f"fit.epochs: {int(epochs)} would stay within" if epochs >= 1 else "not even one epoch would stay within"
+    if forecast.steps_done:  # another number of epochs is another run, which begins at its first step
+        return "a higher limit lets the run go on"
+    epochs = int(forecast.epochs * share)
+    within = f"fit.epochs: {epochs} would stay within" if epochs else "not even one epoch would stay within"
     return f"{within}, or fewer encode.repeats, or a higher limit"
 
 
@@ -276,7 +277,7 @@ def what_happened(run: Path) -> Happened | None:
         seconds=in_steps + in_ends,
         seconds_per_step=in_steps / len(steps),
         epoch_end_s=in_ends / len(epochs),
-        memory_mib=max(one.memory_mib for one in (*steps, *epochs)),
+        memory_mib=max(one.memory_mib for one in steps),
     )
 
 

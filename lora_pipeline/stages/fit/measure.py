@@ -57,6 +57,7 @@ def measure(job: Job, device: str = "") -> Measured:
 
     try:
         trainer = Trainer(examples, base_family, job.base, settings, device, held_out)
+        opening_mib = most_memory_mib(device)
         _forget_most(device)
         seconds_one, step = _timed(trainer, looks(1))
     except torch.OutOfMemoryError as error:
@@ -79,9 +80,9 @@ def measure(job: Job, device: str = "") -> Measured:
         one_mib=one_mib,
         batch_mib=one_mib,
         drawing_mib=0.0,
-        most_mib=one_mib,
+        most_mib=max(one_mib, opening_mib),
     )
-    if measured.fits(settings.batch_size):
+    if settings.batch_size > 1 and measured.fits(settings.batch_size):
         measured = _with_the_real_batch(measured, trainer, looks(settings.batch_size))
     if not measured.fits(settings.batch_size):
         return _checkpointed(measured, trainer, looks(1))
@@ -106,7 +107,13 @@ def _with_the_real_batch(measured: Measured, trainer: Trainer, looks: tuple[Look
     except torch.OutOfMemoryError:
         return replace(measured, too_many=len(looks))
     most = most_memory_mib(trainer.device)
-    return replace(measured, batch_size=len(looks), seconds_batch=seconds, batch_mib=most, most_mib=most)
+    return replace(
+        measured,
+        batch_size=len(looks),
+        seconds_batch=seconds,
+        batch_mib=most,
+        most_mib=max(measured.most_mib, most),
+    )
 
 
 def _checkpointed(measured: Measured, trainer: Trainer, looks: tuple[Look, ...]) -> Measured:
@@ -123,18 +130,30 @@ def _checkpointed(measured: Measured, trainer: Trainer, looks: tuple[Look, ...])
 def _with_an_epochs_end(
     measured: Measured, job: Job, trainer: Trainer, step: StepReport, looks: tuple[Look, ...]
 ) -> Measured:
+    import torch
+
     sampler = Sampler(job, trainer.family, trainer, trainer.device)
     write_text(job.steps_file, to_line(replace(step, epoch=1)) + "\n")
     trainer.step = trainer.steps_per_epoch  # as if the first epoch had just ended
     before, began = _memory_mib(trainer.device), time.monotonic()
-    if job.prompt:
-        sampler.open()
-        measured = replace(measured, opening_s=time.monotonic() - began)
-    opened = _memory_mib(trainer.device)
-    seconds = finish_epoch(job, trainer.family, trainer, sampler).seconds
-    trainer.step_on(looks)  # with the pipeline there
-    most = most_memory_mib(trainer.device)
-    return replace(measured, epoch_end_s=seconds, drawing_mib=max(0.0, opened - before), most_mib=most)
+    try:
+        if job.prompt:
+            sampler.open()
+            measured = replace(measured, opening_s=time.monotonic() - began)
+        opened = _memory_mib(trainer.device)
+        seconds = finish_epoch(job, trainer.family, trainer, sampler).seconds
+        trainer.step_on(looks)  # with the pipeline there
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the graphics card's {measured.free_mib:,.0f} MiB suffice to train, but not to draw a sample beside it: "
+            f"empty fit.sample_prompt, or lower fit.batch_size ({str(error).splitlines()[0]})"
+        ) from error
+    return replace(
+        measured,
+        epoch_end_s=seconds,
+        drawing_mib=max(0.0, opened - before),
+        most_mib=max(measured.most_mib, most_memory_mib(trainer.device)),
+    )
 
 
 def free_memory_mib(device: str) -> float:

@@ -92,10 +92,13 @@ def test_nothing_is_objected_to_without_limits_or_within_them():
 
 def test_too_long_and_too_dear_are_told_with_the_epochs_that_are_within():
     limits = ForecastSettings(max_hours=1, max_cost=1.5, price_per_hour=2)
-    # 5 of 20 epochs are done and 15 left: two thirds of them stay within the hours, half within the cost
-    assert objections(HALFWAY, limits, SETTINGS) == (
-        "training would last 1.5 hours, over forecast.max_hours 1; fit.epochs: 15 would stay within, or fewer encode.repeats, or a higher limit",
-        "training would cost 3.00, over forecast.max_cost 1.5; fit.epochs: 12 would stay within, or fewer encode.repeats, or a higher limit",
+    # half of the 2 hours, and three eighths of what they cost
+    assert objections(replace(HALFWAY, steps_done=0), limits, SETTINGS) == (
+        "training would last 2.0 hours, over forecast.max_hours 1; fit.epochs: 10 would stay within, or fewer encode.repeats, or a higher limit",
+        "training would cost 4.00, over forecast.max_cost 1.5; fit.epochs: 7 would stay within, or fewer encode.repeats, or a higher limit",
+    )
+    assert objections(HALFWAY, ForecastSettings(max_hours=1), SETTINGS) == (
+        "training would last 1.5 hours, over forecast.max_hours 1; a higher limit lets the run go on",
     )
     (told,) = objections(replace(HALFWAY, steps_done=0, epochs=1), ForecastSettings(max_hours=1), SETTINGS)
     assert "not even one epoch would stay within" in told
