@@ -185,7 +185,7 @@ def publish(work: Work) -> Outcome:
         trigger=subject.trigger,
         class_word=subject.class_word,
         consent=None if subject.consent is None else subject.consent.model_dump(mode="json"),
-        settings=work.settings.model_dump(mode="json"),
+        settings=work.settings.model_dump(mode="json", exclude={"forecast"}),  # what the person pays is no part of it
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
         | ({"pictures kept aside": aside} if aside else {}),

@@ -277,7 +277,7 @@ def what_happened(run: Path) -> Happened | None:
         seconds=in_steps + in_ends,
         seconds_per_step=in_steps / len(steps),
         epoch_end_s=in_ends / len(epochs),
-        memory_mib=max(one.memory_mib for one in steps),
+        memory_mib=max(one.memory_mib for one in (*steps, *epochs)),
     )
 
 
