@@ -151,6 +151,25 @@ def status(name: str, home: Home = None) -> None:
 
 
 @app.command()
+def forecast(name: str, changes: Change = None, home: Home = None) -> None:
+    """What training would take: steps, hours, energy, money, memory. Makes the training set of these settings, and trains nothing."""
+    from dataclasses import replace
+
+    from lora_pipeline import flow
+    from lora_pipeline.changes import changed
+    from lora_pipeline.progress import bars
+    from lora_pipeline.summary import outlook
+
+    work = flow.work(_store(home), name, bars())
+    work = replace(work, settings=changed(work.settings, changes or []))
+    flow.make_training_set(work)
+    good, words = outlook(work, flow.forecast(work))
+    print(words)
+    if not good:
+        raise typer.Exit(1)
+
+
+@app.command()
 def lineage(
     name: Annotated[str, typer.Argument(help="The subject.")],
     of: Annotated[

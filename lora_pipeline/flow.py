@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lora_pipeline import manifest
+from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Photo
@@ -137,6 +138,30 @@ def as_trained(work: Work) -> Work:
     return replace(work, settings=work.settings.model_copy(update={"fit": trained}))
 
 
+def forecast(work: Work) -> fitting.Forecast | None:
+    """What training would take, as `fit` would find things now; None if it is finished. A few steps may be tried.
+
+    Raises:
+        SubjectError: a person has not agreed to be trained on.
+        TrainingError, ModelError: what training would raise.
+    """
+    _agreed(work)
+    subject, settings, folder = work.subject, work.settings, work.folder("fit")
+    records = sorted(
+        (work.store.data / "work").glob(f"*/fit/runs/*/{fitting.FORECAST}"), key=lambda file: -file.stat().st_mtime
+    )
+    prompt = subject.fill(settings.fit.sample_prompt)
+    return fitting.forecast(work.made("encode"), folder, settings.fit, settings.base, prompt, records)
+
+
+def _agreed(work: Work) -> None:
+    subject = work.subject
+    if subject.kind == "person" and subject.consent is None:
+        raise SubjectError(
+            f"nothing of {subject.name} is trained, not even a step for a forecast: no consent is recorded"
+        )
+
+
 def draw(work: Work) -> Outcome:
     """`lora_checkpoints` → `validation_grids`, and all of them in one picture."""
     settings, folder, checkpoints = work.settings, work.folder("grids"), work.made("fit")
@@ -181,7 +206,9 @@ def publish(work: Work) -> Outcome:
         trigger=subject.trigger,
         class_word=subject.class_word,
         consent=None if subject.consent is None else subject.consent.model_dump(mode="json", exclude_defaults=True),
-        settings=as_trained(work).settings.model_dump(mode="json"),
+        settings=as_trained(work).settings.model_dump(
+            mode="json", exclude={"forecast"}
+        ),  # what the person pays is no part of it
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
         | ({"pictures kept aside": aside} if aside else {})
@@ -243,6 +270,13 @@ def take(step: Step, work: Work, run: Callable[[Work], Outcome] | None = None) -
     outcome = (run or step.run)(work)
     write_text(work.folder(step.folder) / USED, json.dumps(used_settings(step, work), indent=1, sort_keys=True))
     return outcome
+
+
+def make_training_set(work: Work) -> None:
+    """Run the steps up to the training set and with it, so that training can be forecast. Raises SubjectError without consent."""
+    _agreed(work)
+    for step in STEPS[: [step.noun for step in STEPS].index("training_set") + 1]:
+        take(step, work)
 
 
 def used_settings(step: Step, work: Work) -> dict[str, Any]:

@@ -522,6 +522,49 @@ class FitSettings(Section):
         return self
 
 
+class ForecastSettings(Section):
+    """What a training run may take before it begins, and what it costs."""
+
+    max_hours: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10000,
+            description="Training that is forecast to last longer does not begin; 0 is no limit (hours, 0 to 10000).",
+        ),
+    ] = 0.0
+    max_cost: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100000,
+            description="Training that is forecast to cost more does not begin; 0 is no limit (money, as the prices, 0 to 100000).",
+        ),
+    ] = 0.0
+    price_per_hour: Annotated[
+        float, Field(ge=0, le=10000, description="Rent of the machine; 0 is none (money an hour, 0 to 10000).")
+    ] = 0.0
+    watts: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100000,
+            description="What the machine draws while it trains, to forecast energy; 0 is not known (watts, 0 to 100000).",
+        ),
+    ] = 0.0
+    price_per_kwh: Annotated[
+        float, Field(ge=0, le=1000, description="Price of that energy; 0 is none (money a kilowatt-hour, 0 to 1000).")
+    ] = 0.0
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.price_per_kwh and not self.watts:
+            raise ValueError("price_per_kwh is of energy, which is not known: set watts too")
+        if self.max_cost and not (self.price_per_hour or self.price_per_kwh):
+            raise ValueError("max_cost needs a price: set price_per_hour, or watts and price_per_kwh")
+        return self
+
+
 class GradeSettings(Section):
     """The validation pictures and how they are judged."""
 
@@ -597,6 +640,7 @@ class Settings(Section):
     describe: DescribeSettings = DescribeSettings()
     encode: EncodeSettings = EncodeSettings()
     fit: FitSettings = FitSettings()
+    forecast: ForecastSettings = ForecastSettings()
     grade: GradeSettings = GradeSettings()
     publish: PublishSettings = PublishSettings()
     check: CheckSettings = CheckSettings()

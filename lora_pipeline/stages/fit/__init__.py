@@ -4,6 +4,7 @@ Training is a generator of step reports (`trainer.py`); saving and drawing read 
 """
 
 from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, as_trained, fit, to_nobody
+from lora_pipeline.stages.fit.forecast import FORECAST, Compared, Forecast, compare, forecast, objections
 from lora_pipeline.stages.fit.held_out import held_out, without_held_out
 from lora_pipeline.stages.fit.memory import at
 from lora_pipeline.stages.fit.order import total_steps
@@ -12,14 +13,20 @@ from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingRe
 
 __all__ = [
     "CODE_VERSION",
+    "FORECAST",
+    "Compared",
     "EpochReport",
+    "Forecast",
     "OnEpoch",
     "StepReport",
     "TrainingReport",
     "as_trained",
     "at",
+    "compare",
     "fit",
+    "forecast",
     "held_out",
+    "objections",
     "plot_losses",
     "to_nobody",
     "total_steps",

@@ -70,16 +70,7 @@ def fit(
         OutOfMemory: memory does not suffice, and the settings do not let it be tried with less, or less did not do either.
         ModelError: the base model's weights are missing or gated.
     """
-    if not training_set.kept:
-        raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
-    base_family = family(base.family)
-    base_family.check(base)
-    targets_of(base_family, settings)
-    learnt = without_held_out(training_set, settings)
-    job = _job(learnt, folder, settings, base, prompt)
-    less = with_less(settings) if settings.retry_with_less_memory else None
-    if less is not None and job.out_of_memory.exists():
-        job, less = _job(learnt, folder, less, base, prompt), None
+    job, learnt = planned(training_set, folder, settings, base, prompt)
     there = len(epochs_in(job.epochs_file))
     seconds = 0.0
     if there < settings.epochs and is_planning():
@@ -99,7 +90,7 @@ def fit(
                     else:
                         on_epoch(_row(job, report, folder), report)
         except OutOfMemory as error:
-            if less is None:
+            if job.settings != settings or not settings.retry_with_less_memory or with_less(settings) is None:
                 raise
             write_text(job.out_of_memory, f"{error}\n")
             return fit(training_set, folder, settings, base, prompt, on_epoch, progress)
@@ -127,6 +118,30 @@ def as_trained(settings: FitSettings, checkpoints: Manifest) -> FitSettings:
     jobs = {checkpoints.path(row, "lora").parent / "job.json" for row in checkpoints.kept}
     trained = [Job.read(file).settings for file in jobs if file.exists()]
     return settings.model_copy(update={name: getattr(trained[0], name) for name in CHANGED}) if trained else settings
+
+
+def planned(
+    training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str
+) -> tuple[Job, Manifest]:
+    """The run that `fit` would reuse, continue or begin, and its training set less what is kept aside. Arguments as `fit`.
+
+    Where memory did not suffice, and the settings let it be tried with less, it is the run with less.
+
+    Raises:
+        TrainingError: nothing to train on, or settings that the family cannot follow.
+        ModelError: the base model's weights are missing or gated.
+    """
+    if not training_set.kept:
+        raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
+    base_family = family(base.family)
+    base_family.check(base)
+    targets_of(base_family, settings)
+    learnt = without_held_out(training_set, settings)
+    job = _job(learnt, folder, settings, base, prompt)
+    less = with_less(settings) if settings.retry_with_less_memory else None
+    if less is not None and job.out_of_memory.exists():
+        job = _job(learnt, folder, less, base, prompt)
+    return job, learnt
 
 
 def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str) -> Job:

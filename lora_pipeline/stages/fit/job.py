@@ -98,6 +98,11 @@ def steps_in(file: Path) -> list[StepReport]:
     return [report for report in _reports_in(file) if isinstance(report, StepReport)]
 
 
+def epochs_told_in(file: Path) -> list[EpochReport]:
+    """The epochs that an `epochs.jsonl` tells of, whatever became of their files."""
+    return [report for report in _reports_in(file) if isinstance(report, EpochReport)]
+
+
 def epochs_in(file: Path) -> list[EpochReport]:
     """The epochs that an `epochs.jsonl` tells of and whose files are all there, unchanged, up to the first that is not."""
     whole: list[EpochReport] = []

@@ -14,13 +14,16 @@ import lora_pipeline
 from lora_pipeline.errors import OutOfMemory, TrainingError
 from lora_pipeline.stages.fit.reports import StepReport, TrainingReport, of_line
 
+TRAINS = "lora_pipeline.stages.fit"
 STOPPED = 143
 STOPS_WITHIN_S = 10.0
 _STDERR_LINES = 30
 
 
-def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
+def in_own_process(job_file: Path, module: str = TRAINS) -> Generator[TrainingReport, None, None]:
     """Run a job in a new process and give its reports as they come.
+
+    The module is what the process runs: training, or the measuring of a forecast.
 
     When the generator is closed, or an interrupt comes while it waits, the process is asked to stop (it saves its state
     after the step it is in), and killed if it has not within 10 s and twice its longest step. It also stops by itself when this process dies.
@@ -37,7 +40,7 @@ def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS repeats its sums only with this
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "lora_pipeline.stages.fit", str(job_file)],
+        [sys.executable, "-m", module, str(job_file)],
         stdin=subprocess.PIPE,  # never written to: its end tells the process that this one is gone
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -68,7 +71,9 @@ def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
         if error is not None:
             raise error
         if status:
-            raise TrainingError(_why(status, list(last_words)))
+            raise TrainingError(
+                _why(status, list(last_words)) if module == TRAINS else _why_not_measured(status, list(last_words))
+            )
     finally:
         _end(process, STOPS_WITHIN_S + 2 * longest_step_s)
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -94,3 +99,13 @@ def _why(status: int, last_words: list[str]) -> str:
         return "the training process was killed, most likely since memory ran out; the next run continues from its last saved state"
     told = "".join(last_words).strip()
     return f"the training process ended with status {status}; the next run continues from its last saved state. It said:\n{told}"
+
+
+def _why_not_measured(status: int, last_words: list[str]) -> str:
+    if status == -signal.SIGKILL:
+        return (
+            "memory most likely does not suffice: the process that tried a step for the forecast was killed; "
+            "lower fit.batch_size, switch fit.gradient_checkpointing on, lower encode.resolution_px, or take a smaller base model"
+        )
+    told = "".join(last_words).strip()
+    return f"the process that tried a step for the forecast ended with status {status}. It said:\n{told}"

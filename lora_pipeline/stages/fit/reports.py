@@ -62,7 +62,8 @@ class EpochReport:
         smoothed_loss: at its last step.
         gradient_norm: mean of the epoch's steps, before it is clipped.
         images_per_s: of the epoch's steps together.
-        memory_mib: as its last step tells.
+        seconds: its end took: saving, the sample, the held-out loss.
+        memory_mib: as of a step, the epoch's end included.
     """
 
     epoch: int
@@ -78,6 +79,7 @@ class EpochReport:
     smoothed_loss: float = 0.0
     gradient_norm: float = 0.0
     images_per_s: float = 0.0
+    seconds: float = 0.0
     memory_mib: float = 0.0
 
 

@@ -10,6 +10,7 @@ What a kill can leave behind, and what the next process makes of it:
 import json
 import pickle
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from lora_pipeline.stages.fit.memory import named
 from lora_pipeline.stages.fit.optimizer import settled
 from lora_pipeline.stages.fit.order import looks_per_bucket
 from lora_pipeline.stages.fit.reports import EpochReport, TrainingReport, to_line
-from lora_pipeline.stages.fit.trainer import Trainer, read_cached
+from lora_pipeline.stages.fit.trainer import Trainer, most_memory_mib, read_cached
 from lora_pipeline.store import digest_file, whole, write_text
 
 SAMPLE_STEPS = 20
@@ -51,7 +52,7 @@ def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "")
 
 
 def _run(job: Job, stopped: Callable[[], bool], device: str) -> Iterator[TrainingReport]:
-    _repeatable(device)
+    repeatable(device)
     base_family = family(job.base.family)
     examples = read_cached(job.examples)
     held_out = read_cached(job.held_out) if job.held_out.kept else []
@@ -59,15 +60,15 @@ def _run(job: Job, stopped: Callable[[], bool], device: str) -> Iterator[Trainin
     epochs = _continue(trainer, job)
     if trainer.step == 0:
         trainer.base_held_out_loss = trainer.held_out_loss()
-    sampler = _Sampler(job, base_family, trainer, device)
+    sampler = Sampler(job, base_family, trainer, device)
     with Board(job.run, steps_in(job.steps_file), epochs_in(job.epochs_file)) as board:
         if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
-            yield board.shown(_finish_epoch(job, base_family, trainer, sampler))
+            yield board.shown(finish_epoch(job, base_family, trainer, sampler))
         for report in trainer.steps():
             _append(job.steps_file, to_line(report))
             yield board.shown(report)
             if trainer.step % trainer.steps_per_epoch == 0:
-                yield board.shown(_finish_epoch(job, base_family, trainer, sampler))
+                yield board.shown(finish_epoch(job, base_family, trainer, sampler))
             elif stopped() or (job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0):
                 _save_state(job, trainer)
             if stopped() and trainer.epoch < job.settings.epochs:
@@ -75,7 +76,7 @@ def _run(job: Job, stopped: Callable[[], bool], device: str) -> Iterator[Trainin
     shutil.rmtree(job.state.parent, ignore_errors=True)
 
 
-def _repeatable(device: str) -> None:
+def repeatable(device: str) -> None:
     """The same sums in the same order each time, where the device can. float32 products on a GPU may use TF32's short mantissa."""
     import torch
 
@@ -108,7 +109,9 @@ def _continue(trainer: Trainer, job: Job) -> int:
     return len(epochs)
 
 
-def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sampler") -> EpochReport:
+def finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "Sampler") -> EpochReport:
+    """Save the state, the LoRA and a sample of the epoch that the trainer's clock has just ended, and tell of it."""
+    began = time.monotonic()
     epoch = trainer.epoch
     file = f"epoch-{epoch:04d}.safetensors"
     metadata = {
@@ -140,9 +143,10 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
         smoothed_loss=steps[-1].smoothed_loss,
         gradient_norm=sum(step.gradient_norm for step in steps) / len(steps),
         images_per_s=sum(len(step.pictures) for step in steps) / max(sum(step.seconds for step in steps), 1e-9),
-        memory_mib=steps[-1].memory_mib,
         held_out_loss=held_out_loss,
         base_held_out_loss=trainer.base_held_out_loss,
+        seconds=time.monotonic() - began,
+        memory_mib=round(most_memory_mib(trainer.device), 1),
     )
     _append(job.epochs_file, to_line(report))
     return report
@@ -173,7 +177,7 @@ def _append(file: Path, line: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Sampler:
+class Sampler:
     """Draws one picture an epoch with the module in training, from one noise.
 
     Text encoders and autoencoder are opened for it each time and gone afterwards, so that training has their memory.

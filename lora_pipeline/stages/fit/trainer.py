@@ -4,9 +4,10 @@ import math
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,17 @@ def read_cached(training_set: Manifest) -> list[Cached]:
     return read
 
 
-def _most_memory_mib(device: str) -> float:
-    import torch
-
+def most_memory_mib(device: str) -> float:
+    """The most that was taken so far (MiB): of the graphics card, or on a CPU by this process."""
     if device == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated() / 2**20
+    # Not getrusage where it can be helped: on Linux a new process inherits its parent's maximum there.
+    with suppress(OSError), Path("/proc/self/status").open(encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -224,6 +231,10 @@ class Trainer:
                     report = self._step(epoch, step)
                 yield report
 
+    def step_on(self, looks: tuple[Look, ...]) -> StepReport:
+        """One update on one batch of these, whatever the order says: what a forecast times. Raises as `steps`, but for memory."""
+        return self._step(self.epoch + 1, (looks,))
+
     def _step(self, epoch: int, step: tuple[tuple[Look, ...], ...]) -> StepReport:
         import torch
 
@@ -266,7 +277,7 @@ class Trainer:
             smoothed_loss=smoothed(self.losses, self.step),
             gradient_norm=norm,
             images_per_s=len(names) / max(seconds, 1e-9),
-            memory_mib=round(_most_memory_mib(self.device), 1),
+            memory_mib=round(most_memory_mib(self.device), 1),
         )
 
     def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:

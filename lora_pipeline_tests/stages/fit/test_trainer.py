@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +140,14 @@ def test_a_step_tells_its_live_numbers(training_set, tiny_base):
     assert second.gradient_norm > 1e-3  # before it is clipped
     clipped = torch.cat([one.grad.flatten() for one in trainer.parameters.values()]).norm()
     assert float(clipped) == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process inherits nothing")
+def test_memory_is_of_the_process_and_not_of_the_one_that_started_it():
+    held = bytearray(500 * 2**20)
+    code = "from lora_pipeline.stages.fit.trainer import most_memory_mib; print(most_memory_mib('cpu'))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 5 < float(told) < len(held) / 2**20
 
 
 def test_only_the_lora_is_trained(training_set, tiny_base):
