@@ -209,7 +209,7 @@ def main(job_file: Path) -> int:
     try:
         measured = measure(Job.read(job_file))
     except PipelineError as error:
-        print(error_line(str(error)), file=told, flush=True)
+        print(error_line(error), file=told, flush=True)
         return 1
     write_text(job_file.parent / MEASURED, json.dumps(asdict(measured), indent=2) + "\n")
     return 0
