@@ -77,7 +77,7 @@ def fit(
     if there < settings.epochs:
         job.run.mkdir(parents=True, exist_ok=True)
         write(job.run, training_set.rows, "trained_on")
-        with closing(in_own_process(job.write())) as reports:
+        with closing(in_own_process(job.write(), settings.num_processes)) as reports:
             for report in reports:
                 if isinstance(report, StepReport):
                     seconds += report.seconds
@@ -109,7 +109,9 @@ def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: Base
         )
         for row in training_set.kept
     ]
-    settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)
+    # One process was all there could be before there could be more, and such a run keeps its key.
+    alone = {"num_processes"} if settings.num_processes == 1 else set[str]()
+    settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT | alone)
     base_family = family(base.family)
     parts = [base_family.digest(base, "denoiser")]
     if varies(settings):  # then the run encodes words itself, of which the cached embeddings say nothing

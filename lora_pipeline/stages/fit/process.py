@@ -1,4 +1,4 @@
-"""Training in a process of its own: its memory, its GPU context and its threads are gone when it ends, however it ends."""
+"""Training in a process of its own, or in several: its memory, its GPU context and its threads are gone when it ends, however it ends."""
 
 import json
 import os
@@ -19,14 +19,21 @@ STOPS_WITHIN_S = 10.0
 _STDERR_LINES = 30
 
 
-def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
+def in_own_process(job_file: Path, processes: int = 1) -> Generator[TrainingReport, None, None]:
     """Run a job in a new process and give its reports as they come.
 
     When the generator is closed, or an interrupt comes while it waits, the process is asked to stop (it saves its state
     after the step it is in), and killed if it has not within 10 s. It also stops by itself when this process dies.
 
+    Several processes are children of `accelerate launch`, which hands on what it is asked and ends all when one has failed. Where its
+    configuration tells of more machines, it starts this machine's share and waits for the others'.
+
+    Args:
+        job_file: the job's `job.json`.
+        processes: the job's `num_processes`.
+
     Raises:
-        TrainingError: the process failed; its own words, or the end of what it wrote to its standard error.
+        TrainingError: a process failed; its own words, or the end of what it wrote to its standard error.
     """
     environment = {
         **os.environ,
@@ -35,8 +42,10 @@ def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
         ),
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS repeats its sums only with this
     }
+    if processes > 1:  # a process alone takes as many threads as torch thinks good
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     process = subprocess.Popen(
-        [sys.executable, "-m", "lora_pipeline.stages.fit", str(job_file)],
+        [sys.executable, *_launcher(processes), "-m", "lora_pipeline.stages.fit", str(job_file)],
         stdin=subprocess.PIPE,  # never written to: its end tells the process that this one is gone
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -70,6 +79,13 @@ def in_own_process(job_file: Path) -> Generator[TrainingReport, None, None]:
                 pipe.close()
 
 
+def _launcher(processes: int) -> list[str]:
+    if processes == 1:
+        return []
+    # --multi_gpu is torch's own launcher, which starts processes on the CPU as well; --cpu would ask for MPI
+    return ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+
+
 def _end(process: "subprocess.Popen[str]") -> None:
     if process.poll() is not None:
         return
@@ -82,8 +98,6 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _why(status: int, last_words: list[str]) -> str:
-    if status == STOPPED:
-        return "training was stopped from outside; its state is saved, and the next run continues it"
     if status == -signal.SIGKILL:
         return "the training process was killed, most likely since memory ran out; the next run continues from its last saved state"
     told = "".join(last_words).strip()

@@ -13,11 +13,11 @@ import pytest
 
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import family
-from lora_pipeline.manifest import Manifest, read
+from lora_pipeline.manifest import Manifest, key_of, read
 from lora_pipeline.records import Checkpoint
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit import fit, plot_losses, process
-from lora_pipeline.stages.fit.fit import _job
+from lora_pipeline.stages.fit.fit import CODE_VERSION, _job
 from lora_pipeline.stages.fit.job import Job, steps_in
 
 SETTINGS = FitSettings(epochs=3, batch_size=2, network_dim=4, network_alpha=2, unet_lr=1e-3, state_every_steps=1)
@@ -214,6 +214,22 @@ def test_the_key_is_of_what_is_learnt_and_no_more(training_set, tiny_base, tmp_p
     assert key_of_run(fewer, tmp_path, tiny_base) != first
     more = make_training_set(tmp_path / "more", pictures=3, repeats=2)
     assert key_of_run(more, tmp_path, tiny_base) != first
+
+
+def test_several_processes_are_another_run_and_one_is_as_ever(training_set, tiny_base, tmp_path):
+    def told(processes):
+        job = _job(training_set, tmp_path, SETTINGS.model_copy(update={"num_processes": processes}), tiny_base, "")
+        return job.key
+
+    assert len({told(1), told(2), told(3)}) == 3
+    rows = [
+        (row.id, row.data["repeats"], 1.0, [row.files[role].digest for role in ("latents", "text")])
+        for row in training_set.kept
+    ]
+    settings = SETTINGS.model_dump(
+        mode="json", exclude={"state_every_steps", "sample_prompt", "held_out_share", "num_processes"}
+    )
+    assert told(1) == key_of(rows, settings, "sd15", [family("sd15").digest(tiny_base, "denoiser")], CODE_VERSION)
 
 
 def test_words_count_only_where_they_are_encoded_again(training_set, tiny_base, tmp_path):
