@@ -16,7 +16,7 @@ from lora_pipeline.stages.fit.reports import TrainingReport, of_line
 
 STOPPED = 143
 STOPS_WITHIN_S = 10.0
-_STDERR_LINES = 30
+_STDERR_LINES = 30  # of each process, and of a launcher twice as many
 
 
 def in_own_process(job_file: Path, processes: int = 1) -> Generator[TrainingReport, None, None]:
@@ -56,7 +56,7 @@ def in_own_process(job_file: Path, processes: int = 1) -> Generator[TrainingRepo
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    last_words: deque[str] = deque(maxlen=_STDERR_LINES)
+    last_words: deque[str] = deque(maxlen=_STDERR_LINES if processes == 1 else _STDERR_LINES * (processes + 2))
     listener = threading.Thread(target=last_words.extend, args=(process.stderr,), daemon=True)
     listener.start()
     error = ""
@@ -98,7 +98,8 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _why(status: int, last_words: list[str]) -> str:
-    if status == -signal.SIGKILL:
-        return "the training process was killed, most likely since memory ran out; the next run continues from its last saved state"
     told = "".join(last_words).strip()
+    first_to_fail = told.rpartition("Root Cause")[2]  # torch's launcher ends with it
+    if status == -signal.SIGKILL or "(SIGKILL)" in first_to_fail:
+        return "the training process was killed, most likely since memory ran out; the next run continues from its last saved state"
     return f"the training process ended with status {status}; the next run continues from its last saved state. It said:\n{told}"

@@ -229,19 +229,7 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         names = tuple(self.examples[look.picture].id for batch in step for look in batch)
-        value, seen = 0.0, 0
-        moments = grouped(step, self.group.size)
-        for moment in moments:
-            looks = sum(len(batch) for batch in moment)
-            for rank, batch in enumerate(moment):
-                if rank == self.group.rank and batch:
-                    share = len(batch) / looks  # the mean over all pictures of the moment, however the processes divide them
-                    loss = self.loss(batch, seen)
-                    value += share * float(loss.detach()) / len(moments)
-                    # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
-                    self.scaler.scale(share * loss / self.settings.gradient_accumulation_steps).backward()
-                seen += len(batch)
-        value = self._together(value)
+        value = self._together(self._accumulate(step))
         if not math.isfinite(value):
             raise self._not_finite(f"loss is {value}", epoch, names)
         self.scaler.unscale_(self.optimizer)
@@ -271,6 +259,24 @@ class Trainer:
             memory_mib=round(_most_memory_mib(self.device), 1),
         )
 
+    def _accumulate(self, step: tuple[tuple[Look, ...], ...]) -> float:
+        """Sum up the gradients of this process's batches of a step, and give their part of its loss.
+
+        What the group does at once is one batch, of which the mean is over all pictures however the processes divide them.
+        """
+        value, seen = 0.0, 0
+        moments = grouped(step, self.group.size)
+        for moment in moments:
+            looks = sum(len(batch) for batch in moment)
+            for rank, batch in enumerate(moment):
+                if rank == self.group.rank and batch:
+                    loss = self.loss(batch, seen) * (len(batch) / looks)
+                    value += float(loss.detach()) / len(moments)
+                    # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
+                    self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
+                seen += len(batch)
+        return value
+
     def _together(self, loss: float) -> float:
         """Sum the loss, and in place the gradients, over the group, so that each process takes the same step."""
         if self.group.size == 1:
@@ -278,7 +284,8 @@ class Trainer:
         import torch
 
         parameters = list(self.parameters.values())
-        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]  # an empty batch has none
+        # after an empty batch there are none
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
         own = torch.cat([torch.tensor([loss], device=self.device), *(one.flatten() for one in gradients)])
         self.scaler.scale(own[:1])  # fp16's scaler begins with its first use, of which an empty batch made none
         whole, *parts = self.group.sum(own).split([1, *(one.numel() for one in parameters)])

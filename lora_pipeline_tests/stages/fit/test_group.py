@@ -57,18 +57,20 @@ def test_two_processes_killed_and_stopped_and_gone_on_end_where_one_does_with_tw
     wanted = [report for report in run(one, device="cpu") if isinstance(report, StepReport)]
 
     file = two.write()
-    with closing(in_own_process(file, 2)) as reports, pytest.raises(TrainingError, match="killed, most likely since"):
+    with closing(in_own_process(file, 2)) as reports:
         next(reports)
         started = workers()
         assert sorted(started) == [0, 1]
         started[1].kill()
-        list(reports)
+        with pytest.raises(TrainingError, match="killed, most likely since"):
+            list(reports)
     assert not any(one.is_running() for one in started.values())
 
-    with closing(in_own_process(file, 2)) as reports, pytest.raises(TrainingError, match="stopped from outside"):
+    with closing(in_own_process(file, 2)) as reports:
         next(reports)
         workers()[1].terminate()
-        list(reports)
+        with pytest.raises(TrainingError, match="stopped from outside"):
+            list(reports)
     reached = len(steps_in(two.steps_file))
     assert 2 <= reached < 12
     assert two.state.exists()
@@ -76,19 +78,17 @@ def test_two_processes_killed_and_stopped_and_gone_on_end_where_one_does_with_tw
     list(in_own_process(file, 2))
     told = steps_in(two.steps_file)
     assert [report.step for report in told] == list(range(1, 13))
-    for report, alone in zip(told, wanted, strict=True):
-        assert (report.pictures, report.images_seen, report.learning_rate) == (
-            alone.pictures,
-            alone.images_seen,
-            alone.learning_rate,
-        )
-        assert report.loss == pytest.approx(alone.loss, rel=1e-4)
-        assert report.gradient_norm == pytest.approx(alone.gradient_norm, rel=1e-3)
+    for report, other in zip(told, wanted, strict=True):
+        assert report.pictures == other.pictures
+        assert (report.images_seen, report.learning_rate) == (other.images_seen, other.learning_rate)
+        assert report.loss == pytest.approx(other.loss, rel=1e-5)
+        assert report.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
     assert {len(report.pictures) for report in told} == {4, 3, 1}
-    ends, begins = (load_file(job.run / "epoch-0003.safetensors") for job in (two, one))
-    assert ends.keys() == begins.keys()
-    for name, numbers in ends.items():
-        assert numbers == pytest.approx(begins[name], abs=1e-4), name
+    ended, alone = (load_file(job.run / "epoch-0003.safetensors") for job in (two, one))
+    assert ended.keys() == alone.keys()
+    for name, numbers in ended.items():
+        assert numbers == pytest.approx(alone[name], abs=5e-5), name
+    assert max(abs(numbers).max() for name, numbers in alone.items() if "lora_B" in name) > 0.1  # it has learnt
     assert not two.state.parent.exists()
 
 

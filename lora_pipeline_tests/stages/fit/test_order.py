@@ -52,9 +52,7 @@ def test_accumulation_divides_an_epochs_batches_and_rounds_up(looks, batch_size,
 def test_processes_divide_an_epochs_batches_and_round_up(tmp_path, make_training_set, processes, accumulation, steps):
     """max_train_steps of sd-scripts: 65 images × 6 repeats, batch 2: epochs × ⌈195 ÷ num_processes ÷ gradient_accumulation_steps⌉."""
     training_set = make_training_set(tmp_path, pictures=65, repeats=6)
-    settings = FitSettings(
-        epochs=10, batch_size=2, num_processes=processes, gradient_accumulation_steps=accumulation
-    )
+    settings = FitSettings(epochs=10, batch_size=2, num_processes=processes, gradient_accumulation_steps=accumulation)
     assert total_steps(training_set, settings) == 10 * steps
 
 
