@@ -88,7 +88,7 @@ def test_two_processes_killed_and_stopped_and_gone_on_end_where_one_does_with_tw
     assert ended.keys() == alone.keys()
     for name, numbers in ended.items():
         assert numbers == pytest.approx(alone[name], abs=5e-5), name
-    assert max(abs(numbers).max() for name, numbers in alone.items() if "lora_B" in name) > 0.1  # it has learnt
+    assert max(abs(numbers).max() for name, numbers in alone.items() if "lora_B" in name) > 0.01  # it has learnt
     assert not two.state.parent.exists()
 
 
