@@ -11,8 +11,8 @@ from lora_pipeline.settings import FitSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-# While the leader saves, draws and judges an epoch, the others wait at the next sum. Whoever died is no reason to wait less: the
-# launcher ends all when one has.
+# While the leader saves, draws and judges an epoch, the others wait at the next sum; torch's own 10 minutes could be too few. When
+# one has died, nobody waits so long: the launcher ends all.
 _WAITS_FOR_THE_LEADER = timedelta(hours=2)
 
 
