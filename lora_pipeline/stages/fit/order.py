@@ -92,6 +92,7 @@ def batches(
         reach = len(cut) - len(cut) % processes
         at_once += grouped(cut[:reach], processes)
         left += cut[reach:]
-    at_once += grouped(left, processes)
+    # each bucket's leftovers after its others, where the short batch of one process would be
+    at_once = sorted(at_once + grouped(left, processes), key=lambda moment: examples[moment[0][0].picture].bucket)
     order = [at_once[at] for at in np.argsort(rng.random(len(at_once)), kind="stable")]
     return [batch for moment in order for batch in (*moment, *[()] * (processes - len(moment)))]

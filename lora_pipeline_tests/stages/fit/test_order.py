@@ -67,9 +67,10 @@ def test_several_processes_see_together_what_one_sees_and_each_no_mixed_batch(pr
     assert len(order) == processes * steps_per_epoch(looks_per_bucket(MIXED), batch_size, processes)
 
 
-def test_batches_of_one_moment_are_one_batch_of_as_many_times_the_size():
+@pytest.mark.parametrize(("seven", "five"), [(SQUARE, WIDE), (WIDE, SQUARE)])
+def test_batches_of_one_moment_are_one_batch_of_as_many_times_the_size(seven, five):
     """7 looks are 2 + 2 and 2 + 1; of the other bucket's 5, 2 + 2 and 1 alone."""
-    given = examples(*[(SQUARE, 1)] * 7, *[(WIDE, 1)] * 5)
+    given = examples(*[(seven, 1)] * 7, *[(five, 1)] * 5)
     two = batches(given, 2, 2, seed=4, mirror=True, processes=2)
     together = [first + second for first, second in grouped(two, 2)]
     assert together == batches(given, 2, 4, seed=4, mirror=True)
