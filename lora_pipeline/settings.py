@@ -331,6 +331,14 @@ class FitSettings(Section):
     gradient_accumulation_steps: Annotated[
         int, Field(ge=1, le=1000, description="Batches whose gradients are summed up before an update (1 to 1000).")
     ] = 1
+    num_processes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="Processes that train together, each on a graphics card of its own and with its own batch, over all machines (1 to 1024).",
+        ),
+    ] = 1
     held_out_share: Annotated[
         float,
         Field(

@@ -212,12 +212,23 @@ def gui_epoch(value: Any, context: Context) -> Verdict:
     return sets(fit__epochs=value)
 
 
-def warmup_steps(value: Any, _: Context) -> Verdict:
-    """A whole number of steps; since 2024 a share of the run too."""
+def num_machines(value: Any, _: Context) -> Verdict:
+    """The GUI's, for `accelerate launch`."""
+    if off(value) or str(value) == "1":
+        return Verdict("as here")
+    return Verdict("by hand", "several machines are set up in accelerate's own configuration: see the README")
+
+
+def warmup_steps(value: Any, context: Context) -> Verdict:
+    """A whole number of steps, of which `AcceleratedScheduler` takes one a process at each update; since 2024 a share of the run too."""
     if isinstance(value, float) and 0 < value < 1:
         return Verdict(
             "by hand", f"{value:g} of the run's steps: set fit.lr_warmup_steps to that many once they are known"
         )
+    processes, there = context.number("num_processes", 1), context.number("lr_warmup_steps", 0)
+    if processes > 1 and there:
+        words = f"sd-scripts counts a step {processes:g} times, once a process"
+        return sets(words, fit__lr_warmup_steps=math.ceil(there / processes))
     return sets(fit__lr_warmup_steps=value or 0)
 
 
@@ -518,7 +529,7 @@ _SPEED_KEYS = (
     "xformers", "sdpa", "mem_eff_attn", "torch_compile", "dynamo_backend", "dynamo_mode", "dynamo_use_fullgraph",
     "dynamo_use_dynamic", "max_data_loader_n_workers", "persistent_data_loader_workers", "lowram", "highvram",
     "vae_batch_size", "ddp_timeout", "ddp_gradient_as_bucket_view", "ddp_static_graph", "gpu_ids", "multi_gpu",
-    "num_cpu_threads_per_process", "num_machines", "num_processes", "main_process_port", "disable_mmap_load_safetensors",
+    "num_cpu_threads_per_process", "main_process_port", "disable_mmap_load_safetensors",
     "extra_accelerate_launch_args", "deepspeed", "zero_stage",
 )  # fmt: skip
 _CACHE_KEYS = (
@@ -606,6 +617,8 @@ RULES: dict[str, Rule] = {
     "target_steps": target_steps,
     "train_batch_size": to("fit__batch_size"),
     "gradient_accumulation_steps": to("fit__gradient_accumulation_steps"),
+    "num_processes": lambda value, _: sets(fit__num_processes=value or 1),
+    "num_machines": num_machines,
     "seed": to("fit__seed", "the same seed draws other numbers here than there"),
     "initial_epoch": not_yet("beginning in a later epoch", 1),
     "initial_step": not_yet("beginning at a later step"),

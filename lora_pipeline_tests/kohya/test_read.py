@@ -198,6 +198,17 @@ def test_a_toml_of_train_network(put):
     assert (fit.network_conv_dim, fit.network_conv_alpha) == (8, 1)
 
 
+def test_the_guis_processes_and_what_its_warm_up_means_with_them(put):
+    """`AcceleratedScheduler` takes a step a process at each update, so 101 steps in 2 processes are 51 updates."""
+    gui = {"LoRA_type": "Standard", "max_resolution": "512,512", "lr_warmup_steps": 101, "num_machines": 1}
+    found = put({**gui, "num_processes": 2})
+    assert (settings(found).fit.num_processes, settings(found).fit.lr_warmup_steps) == (2, 51)
+    assert "once a process" in row(found, "lr_warmup_steps").told
+    alone = put({**gui, "num_processes": 1, "num_machines": 2})
+    assert (settings(alone).fit.num_processes, settings(alone).fit.lr_warmup_steps) == (1, 101)
+    assert "by hand: several machines" in row(alone, "num_machines").told
+
+
 def test_the_guis_convolutions_are_those_of_its_locon_alone(put):
     gui = {"lora_type": "Kohya LoCon", "network_dim": 16, "network_alpha": 8, "conv_dim": 4, "conv_alpha": 2}
     fit = settings(put({**gui, "pretrained_model_name_or_path": "a.safetensors"})).fit

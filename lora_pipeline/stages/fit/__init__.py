@@ -1,6 +1,7 @@
 """fit: training set + recipe → a LoRA file an epoch, the losses, and a sample picture an epoch.
 
-Training is a generator of step reports (`trainer.py`); saving and drawing read it (`run.py`), in a process of its own (`process.py`).
+Training is a generator of step reports (`trainer.py`), of one process or of several that share each step (`group.py`); saving and drawing
+read it (`run.py`), in a process of its own (`process.py`).
 """
 
 from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, as_trained, fit, to_nobody

@@ -26,7 +26,7 @@ OnEpoch = Callable[[Row, EpochReport], object]
 # Settings that change no weight, held_out_share but by the photos that it leaves out.
 _NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share", "retry_with_less_memory"}
 # Settings that runs were trained without: at their defaults those are the same runs, and keep their keys.
-_CAME_LATER = ("network_factor", "base_precision")
+_CAME_LATER = ("network_factor", "base_precision", "num_processes")
 
 
 def to_nobody(row: Row, report: EpochReport) -> None:
@@ -82,7 +82,7 @@ def fit(
         write(job.run, learnt.rows, "trained_on")
         what = "training" if job.settings == settings else f"training in less memory, at {at(job.settings)}"
         try:
-            with closing(in_own_process(job.write())) as reports:
+            with closing(in_own_process(job.write(), job.settings.num_processes)) as reports:
                 for report in reports:
                     if isinstance(report, StepReport):
                         seconds += report.seconds

@@ -34,6 +34,7 @@ _COST_NOTHING = {
     "seed",
     "epochs",
     "gradient_accumulation_steps",  # a step's batches come one after the other
+    "num_processes",
     "held_out_share",  # the pictures that it keeps aside are counted
     "network_alpha",
     "network_conv_alpha",
@@ -199,7 +200,7 @@ def _try(job: Job, training_set: Manifest) -> Measured:
     with tempfile.TemporaryDirectory(prefix="lora_pipeline") as aside:
         trial = replace(job, run=Path(aside))
         write(trial.run, training_set.rows, "trained_on")
-        with closing(in_own_process(trial.write(), "lora_pipeline.stages.fit.measure")) as reports:
+        with closing(in_own_process(trial.write(), module="lora_pipeline.stages.fit.measure")) as reports:
             for _ in reports:
                 pass
         return Measured(**json.loads((trial.run / MEASURED).read_text(encoding="utf-8")))
@@ -226,8 +227,10 @@ def _of_a_record(records: Iterable[Path], cost: str) -> tuple[Measured, str] | N
 def _worked_out(job: Job, training_set: Manifest, cost: str, measured: Measured, source: str) -> Forecast:
     settings = job.settings
     looks = looks_per_bucket([Example.of(row) for row in training_set.kept])
-    steps = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
-    seconds = epoch_seconds(measured, looks, settings.batch_size)
+    processes = settings.num_processes
+    steps = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps * processes)
+    # each process has a device of its own, as the one that was measured
+    seconds = epoch_seconds(measured, looks, settings.batch_size) / processes
     return Forecast(
         run=job.key,
         cost=cost,

@@ -1,4 +1,4 @@
-"""Training in a process of its own: its memory, its GPU context and its threads are gone when it ends, however it ends."""
+"""Training in a process of its own, or in several: its memory, its GPU context and its threads are gone when it ends, however it ends."""
 
 import json
 import os
@@ -17,20 +17,26 @@ from lora_pipeline.stages.fit.reports import StepReport, TrainingReport, of_line
 TRAINS = "lora_pipeline.stages.fit"
 STOPPED = 143
 STOPS_WITHIN_S = 10.0
-_STDERR_LINES = 30
+_STDERR_LINES = 30  # of each process, and of a launcher twice as many
 
 
-def in_own_process(job_file: Path, module: str = TRAINS) -> Generator[TrainingReport, None, None]:
+def in_own_process(job_file: Path, processes: int = 1, module: str = TRAINS) -> Generator[TrainingReport, None, None]:
     """Run a job in a new process and give its reports as they come.
-
-    The module is what the process runs: training, or the measuring of a forecast.
 
     When the generator is closed, or an interrupt comes while it waits, the process is asked to stop (it saves its state
     after the step it is in), and killed if it has not within 10 s and twice its longest step. It also stops by itself when this process dies.
 
+    Several processes are children of `accelerate launch`, which hands on what it is asked and ends all when one has failed. Where its
+    configuration tells of more machines, it starts this machine's share and waits for the others'.
+
+    Args:
+        job_file: the job's `job.json`.
+        processes: the job's `num_processes`.
+        module: what each process runs: training, or the measuring of a forecast.
+
     Raises:
         OutOfMemory: the process ran out of memory, and said so.
-        TrainingError: it failed otherwise; its own words, or the end of what it wrote to its standard error.
+        TrainingError: a process failed otherwise; its own words, or the end of what it wrote to its standard error.
     """
     environment = {
         **os.environ,
@@ -39,8 +45,10 @@ def in_own_process(job_file: Path, module: str = TRAINS) -> Generator[TrainingRe
         ),
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS repeats its sums only with this
     }
+    if processes > 1:  # a process alone takes as many threads as torch thinks good
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     process = subprocess.Popen(
-        [sys.executable, "-m", module, str(job_file)],
+        [sys.executable, *_launcher(processes), "-m", module, str(job_file)],
         stdin=subprocess.PIPE,  # never written to: its end tells the process that this one is gone
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,7 +59,7 @@ def in_own_process(job_file: Path, module: str = TRAINS) -> Generator[TrainingRe
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    last_words: deque[str] = deque(maxlen=_STDERR_LINES)
+    last_words: deque[str] = deque(maxlen=_STDERR_LINES if processes == 1 else _STDERR_LINES * (processes + 2))
     listener = threading.Thread(target=last_words.extend, args=(process.stderr,), daemon=True)
     listener.start()
     error: TrainingError | None = None
@@ -81,6 +89,13 @@ def in_own_process(job_file: Path, module: str = TRAINS) -> Generator[TrainingRe
                 pipe.close()
 
 
+def _launcher(processes: int) -> list[str]:
+    if processes == 1:
+        return []
+    # --multi_gpu is torch's own launcher, which starts processes on the CPU as well; --cpu would ask for MPI
+    return ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+
+
 def _end(process: "subprocess.Popen[str]", within_s: float) -> None:
     if process.poll() is not None:
         return
@@ -93,11 +108,10 @@ def _end(process: "subprocess.Popen[str]", within_s: float) -> None:
 
 
 def _why(status: int, last_words: list[str]) -> str:
-    if status == STOPPED:
-        return "training was stopped from outside; its state is saved, and the next run continues it"
-    if status == -signal.SIGKILL:
-        return "the training process was killed, most likely since memory ran out; the next run continues from its last saved state"
     told = "".join(last_words).strip()
+    first_to_fail = told.rpartition("Root Cause")[2]  # torch's launcher ends with it
+    if status == -signal.SIGKILL or "(SIGKILL)" in first_to_fail:
+        return "the training process was killed, most likely since memory ran out; the next run continues from its last saved state"
     return f"the training process ended with status {status}; the next run continues from its last saved state. It said:\n{told}"
 
 

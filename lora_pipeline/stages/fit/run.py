@@ -1,5 +1,7 @@
 """One run in this process: reads the trainer's reports and, at the right ones, saves, draws and writes lines.
 
+Of several processes each trains, and the leader alone does the rest. All read the state, and none writes one before all have taken a step.
+
 What a kill can leave behind, and what the next process makes of it:
 
 - lines of `steps.jsonl` later than the state: cut off, the steps are done again (to the same bits);
@@ -22,6 +24,7 @@ from lora_pipeline.pictures import save
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.adapter import alpha_of, conv_alpha_of
 from lora_pipeline.stages.fit.board import Board
+from lora_pipeline.stages.fit.group import Group
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
 from lora_pipeline.stages.fit.memory import named
 from lora_pipeline.stages.fit.optimizer import settled
@@ -34,46 +37,66 @@ SAMPLE_STEPS = 20
 SAMPLE_GUIDANCE = 5.0
 
 
-def run(job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "") -> Iterator[TrainingReport]:
+def run(
+    job: Job, stopped: Callable[[], bool] = lambda: False, device: str = "", group: Group = Group()
+) -> Iterator[TrainingReport]:
     """Train from where the run's folder says it is, to its end.
 
     Args:
         job: what is trained, and where.
-        stopped: asked after each step; once true, the state is saved and the reports end.
+        stopped: asked after each step; once true in one process, the state is saved and the reports of all end.
         device: empty for the best there is.
+        group: the processes that train this run. The leader's alone give reports.
 
     Raises:
-        TrainingError: nothing to train on, a loss that is not finite, or a damaged state.
+        TrainingError: nothing to train on, a loss that is not finite, a damaged state, or not the same state for all processes.
         OutOfMemory: memory does not suffice.
         ModelError: the base model cannot be opened.
     """
     with named(job.settings):
-        yield from _run(job, stopped, device or best_device())
+        yield from _run(job, stopped, device or best_device(), group)
 
 
-def _run(job: Job, stopped: Callable[[], bool], device: str) -> Iterator[TrainingReport]:
+def _run(job: Job, stopped: Callable[[], bool], device: str, group: Group) -> Iterator[TrainingReport]:
     repeatable(device)
     base_family = family(job.base.family)
     examples = read_cached(job.examples)
     held_out = read_cached(job.held_out) if job.held_out.kept else []
-    trainer = Trainer(examples, base_family, job.base, job.settings, device, held_out)
+    trainer = Trainer(examples, base_family, job.base, job.settings, device, held_out, group)
     epochs = _continue(trainer, job)
+    if group.total(trainer.step) != group.size * trainer.step:
+        raise TrainingError(
+            f"the processes of this run do not go on from the same step: its folder ({job.run}) must be one and the same on all machines"
+        )
+    if not group.leads:
+        for _ in trainer.steps():
+            if group.total(stopped()):
+                break
+        group.leave()
+        return
+    epochs = epochs[: trainer.epoch]
+    _cut_off(job, trainer.step, epochs)
     if trainer.step == 0:
         trainer.base_held_out_loss = trainer.held_out_loss()
     sampler = Sampler(job, base_family, trainer, device)
     with Board(job.run, steps_in(job.steps_file), epochs_in(job.epochs_file)) as board:
-        if trainer.epoch > epochs and trainer.step % trainer.steps_per_epoch == 0:
+        if trainer.epoch > len(epochs) and trainer.step % trainer.steps_per_epoch == 0:
             yield board.shown(finish_epoch(job, base_family, trainer, sampler))
         for report in trainer.steps():
             _append(job.steps_file, to_line(report))
             yield board.shown(report)
-            if trainer.step % trainer.steps_per_epoch == 0:
+            ends_epoch = trainer.step % trainer.steps_per_epoch == 0
+            if ends_epoch:
                 yield board.shown(finish_epoch(job, base_family, trainer, sampler))
-            elif stopped() or (job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0):
+            stop = group.total(stopped()) > 0
+            due = job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0
+            if (stop or due) and not ends_epoch:
                 _save_state(job, trainer)
-            if stopped() and trainer.epoch < job.settings.epochs:
-                return
-    shutil.rmtree(job.state.parent, ignore_errors=True)
+            if stop and trainer.epoch < job.settings.epochs:
+                break
+        else:
+            shutil.rmtree(job.state.parent, ignore_errors=True)
+    group.leave()
 
 
 def repeatable(device: str) -> None:
@@ -86,8 +109,8 @@ def repeatable(device: str) -> None:
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
 
 
-def _continue(trainer: Trainer, job: Job) -> int:
-    """Bring the trainer to the last saved state, cut off lines that are later, and give the number of epochs told of."""
+def _continue(trainer: Trainer, job: Job) -> list[EpochReport]:
+    """Bring the trainer to the last saved state, and give the epochs told of, which may be later."""
     import torch
 
     epochs = epochs_in(job.epochs_file)
@@ -101,12 +124,13 @@ def _continue(trainer: Trainer, job: Job) -> int:
         done, within = divmod(state["step"], trainer.steps_per_epoch)
         if len(epochs) >= (done if within else done - 1):  # else an epoch's file has gone: begin again
             trainer.resume(state)
-    epochs = epochs[: trainer.epoch]
-    write_text(
-        job.steps_file, "".join(f"{to_line(step)}\n" for step in steps_in(job.steps_file) if step.step <= trainer.step)
-    )
+    return epochs
+
+
+def _cut_off(job: Job, step: int, epochs: Sequence[EpochReport]) -> None:
+    """Leave no lines of later steps, and of these epochs alone."""
+    write_text(job.steps_file, "".join(f"{to_line(one)}\n" for one in steps_in(job.steps_file) if one.step <= step))
     write_text(job.epochs_file, "".join(f"{to_line(epoch)}\n" for epoch in epochs))
-    return len(epochs)
 
 
 def finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "Sampler") -> EpochReport:

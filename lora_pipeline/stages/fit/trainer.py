@@ -19,6 +19,7 @@ from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit import adapter, memory
 from lora_pipeline.stages.fit.captions import caption_of, varies
+from lora_pipeline.stages.fit.group import Group
 from lora_pipeline.stages.fit.loss import (
     debiased_weight,
     huber_threshold,
@@ -135,6 +136,7 @@ class Trainer:
         settings: FitSettings,
         device: str,
         held_out: Sequence[Cached] = (),
+        group: Group = Group(),
     ) -> None:
         import torch
 
@@ -142,6 +144,7 @@ class Trainer:
         self.base_held_out_loss: float | None = None
 
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
+        self.group = group
         self.schedule: NoiseSchedule = family.noise(base)
         _check_kind(self.schedule.kind, settings)
         self.module: Any = self._open_denoiser(base)
@@ -177,7 +180,8 @@ class Trainer:
         self.images_seen = 0
         self.losses = 0.0  # the running sum that `smoothed` reads
         looks = looks_per_bucket([one.example for one in examples])
-        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
+        self.batches_per_step = group.size * settings.gradient_accumulation_steps
+        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, self.batches_per_step)
         self.images_per_epoch = sum(looks.values())
         self.mirror = all(len(one.latents) == 2 for one in examples)
 
@@ -223,9 +227,14 @@ class Trainer:
         while self.epoch < self.settings.epochs:
             epoch = self.epoch + 1
             order = batches(
-                [one.example for one in self.examples], epoch, self.settings.batch_size, self.settings.seed, self.mirror
+                [one.example for one in self.examples],
+                epoch,
+                self.settings.batch_size,
+                self.settings.seed,
+                self.mirror,
+                self.group.size,
             )
-            steps = grouped(order, self.settings.gradient_accumulation_steps)
+            steps = grouped(order, self.batches_per_step)
             for step in steps[self.step - self.epoch * self.steps_per_epoch :]:
                 with memory.named(self.settings):
                     report = self._step(epoch, step)
@@ -244,15 +253,9 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         names = tuple(self.examples[look.picture].id for batch in step for look in batch)
-        value, seen = 0.0, 0
-        for batch in step:
-            loss = self.loss(batch, seen)
-            value += float(loss.detach()) / len(step)
-            if not math.isfinite(value):
-                raise self._not_finite(f"loss is {value}", epoch, names)
-            # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
-            self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
-            seen += len(batch)
+        value = self._together(self._accumulate(step))
+        if not math.isfinite(value):
+            raise self._not_finite(f"loss is {value}", epoch, names)
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit))
@@ -279,6 +282,40 @@ class Trainer:
             images_per_s=len(names) / max(seconds, 1e-9),
             memory_mib=round(most_memory_mib(self.device), 1),
         )
+
+    def _accumulate(self, step: tuple[tuple[Look, ...], ...]) -> float:
+        """Sum up the gradients of this process's batches of a step, and give their part of its loss.
+
+        What the group does at once is one batch, of which the mean is over all pictures however the processes divide them.
+        """
+        value, seen = 0.0, 0
+        moments = grouped(step, self.group.size)
+        for moment in moments:
+            looks = sum(len(batch) for batch in moment)
+            for rank, batch in enumerate(moment):
+                if rank == self.group.rank and batch:
+                    loss = self.loss(batch, seen) * (len(batch) / looks)
+                    value += float(loss.detach()) / len(moments)
+                    # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
+                    self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
+                seen += len(batch)
+        return value
+
+    def _together(self, loss: float) -> float:
+        """Sum the loss, and in place the gradients, over the group, so that each process takes the same step."""
+        if self.group.size == 1:
+            return loss
+        import torch
+
+        parameters = list(self.parameters.values())
+        # after an empty batch there are none
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        own = torch.cat([torch.tensor([loss], device=self.device), *(one.flatten() for one in gradients)])
+        self.scaler.scale(own[:1])  # fp16's scaler begins with its first use, of which an empty batch made none
+        whole, *parts = self.group.sum(own).split([1, *(one.numel() for one in parameters)])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        return float(whole)
 
     def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:
         """The loss of a batch, a scalar with its graph, at the clock's time and so many images of the same step later."""

@@ -250,8 +250,16 @@ def test_settings_that_came_later_count_once_they_are_not_at_their_defaults(
     monkeypatch.setitem(_job.__globals__, "key_of", lambda *given: told.append(given[1]) or "0" * 64)
     for settings in (SETTINGS, SETTINGS.model_copy(update={"base_precision": "bf16"})):
         key_of_run(training_set, tmp_path, tiny_base, settings)
-    assert not {"base_precision", "network_factor"} & set(told[0])
+    assert not {"base_precision", "network_factor", "num_processes"} & set(told[0])
     assert told[1] == {**told[0], "base_precision": "bf16"}
+
+
+def test_several_processes_are_another_run_and_one_is_as_ever(training_set, tiny_base, tmp_path):
+    def told(processes):
+        job = _job(training_set, tmp_path, SETTINGS.model_copy(update={"num_processes": processes}), tiny_base, "")
+        return job.key
+
+    assert len({told(1), told(2), told(3)}) == 3
 
 
 def test_words_count_only_where_they_are_encoded_again(training_set, tiny_base, tmp_path):

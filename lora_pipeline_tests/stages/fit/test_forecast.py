@@ -49,7 +49,7 @@ def training_set(tmp_path_factory, make_training_set):
 
 @pytest.fixture
 def no_steps_tried(monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("steps were tried")
 
     monkeypatch.setattr(sys.modules["lora_pipeline.stages.fit.forecast"], "in_own_process", refuse)

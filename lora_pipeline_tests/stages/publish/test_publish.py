@@ -258,6 +258,23 @@ def test_the_header_says_what_web_uis_show(tiny_base, checkpoints, tmp_path: Pat
     assert words["lora_pipeline.lineage"] == hashlib.sha256(whole).hexdigest()
 
 
+def test_the_header_counts_what_each_process_does_as_sd_scripts_does(tiny_base, checkpoints, tmp_path: Path) -> None:
+    fit = {"num_processes": 4, "gradient_accumulation_steps": 3}
+    card = replace(CARD, settings=SETTINGS.changed({"fit": fit}, "test").model_dump(mode="json"))
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
+    words = read_metadata(made.manifest.path(made.manifest.row("released"), "webui"))
+    told = {
+        key: int(words[f"ss_{key}"])
+        for key in ("batch_size_per_device", "total_batch_size", "num_batches_per_epoch", "max_train_steps")
+    }
+    assert told == {
+        "batch_size_per_device": 2,
+        "total_batch_size": 2 * 4 * 3,
+        "num_batches_per_epoch": 4,  # 14 ÷ 4, rounded up
+        "max_train_steps": 10 * 2,  # 4 ÷ 3, rounded up
+    }
+
+
 def test_no_photos_name_is_in_a_files_header(tiny_base, checkpoints, tmp_path: Path) -> None:
     made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
     for role in ("lora", "webui"):
