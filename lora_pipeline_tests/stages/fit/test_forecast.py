@@ -271,7 +271,7 @@ def test_a_forecast_comes_near_what_happens_on_the_small_base(tmp_path, make_tra
 def test_a_process_that_cannot_try_a_step_tells_why(tmp_path):
     (tmp_path / "job.json").write_text("{}")
     with (
-        closing(process.in_own_process(tmp_path / "job.json", "lora_pipeline.stages.fit.measure")) as reports,
+        closing(process.in_own_process(tmp_path / "job.json", module="lora_pipeline.stages.fit.measure")) as reports,
         pytest.raises(TrainingError, match=r"^the process that tried a step for the forecast(?s:.)*KeyError: 'key'"),
     ):
         next(reports)
