@@ -161,7 +161,7 @@ def _mariadb(source: PhotoPrism) -> Generator[Select]:
                     host=address.hostname or "",
                     port=address.port or 3306,
                     user=unquote(address.username or ""),
-                    password=password,
+                    password=password.encode(),  # a str would be sent in Latin-1
                     database=address.path.strip("/"),
                     connect_timeout=WAIT_S,
                     charset="utf8mb4",
@@ -170,7 +170,7 @@ def _mariadb(source: PhotoPrism) -> Generator[Select]:
             connection.cursor() as cursor,
         ):
             # The server itself then refuses whatever would write, also to a user who may.
-            cursor.execute("START TRANSACTION READ ONLY")
+            cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
             def select(query: str, values: Sequence[str]) -> list[Sequence[Any]]:
                 cursor.execute(query, values)

@@ -167,14 +167,15 @@ def _same(one: Candidate, other: Candidate, settings: CollectSettings) -> bool:
 
 def _candidates(job: _Job) -> Iterator[Candidate]:
     """The sharpest frame of each stretch. One frame is held at a time, however long the video is."""
-    window_s = max(job.settings.video_window_s, _duration_s(job.video) / MOST_WINDOWS)
+    duration_s = _duration_s(job.video)
+    window_s = max(job.settings.video_window_s, duration_s / MOST_WINDOWS)
     detector = open_detector(FACES) if job.yaw_of else None
     window, best, best_at_s, sharpest = -1, None, 0.0, -1.0
     for at_s, frame in _decoded(job.video):
         if int(at_s / window_s) != window:
             if best is not None:
                 yield _candidate(best, best_at_s, sharpest, detector, job.yaw_of)
-                job.progress("video (seconds looked at)", int(at_s), max(int(_duration_s(job.video)), int(at_s)))
+                job.progress("video, seconds", int(at_s), max(int(duration_s), int(at_s)))
             window, best, sharpest = int(at_s / window_s), None, -1.0
         sharp = sharpness(_luma(frame))
         if sharp > sharpest:

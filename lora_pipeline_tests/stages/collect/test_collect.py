@@ -58,9 +58,7 @@ def test_a_row_says_what_the_photo_is(photos: Path, work: Path) -> None:
     told = run(photos, work)
     (row,) = told.manifest.kept
     assert row.id == "trip/a.jpg"
-    assert Photo.of(row) == Photo(
-        str(file), digest_file(file), 480, 640, "JPEG", "2026:03:01 12:30:00", ("trip",)
-    )
+    assert Photo.of(row) == Photo(str(file), digest_file(file), 480, 640, "JPEG", "2026:03:01 12:30:00", ("trip",))
     assert told.manifest == read(work)
     assert CODE_VERSION == "2"
 
