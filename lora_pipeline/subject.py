@@ -54,22 +54,24 @@ class PhotoPrism(Section):
         Field(min_length=1, description="Name of the environment variable that holds the database user's password."),
     ] = "PHOTOPRISM_DATABASE_PASSWORD"
 
-    @field_validator("database")
-    @classmethod
-    def _a_server_or_a_file(cls, database: str) -> str:
-        if "://" not in database:
-            return database
-        address = urlsplit(database)
+    @model_validator(mode="after")
+    def _a_server_or_a_file(self) -> Self:
+        if "://" not in self.database:
+            return self
+        # Not a field's validator: pydantic's message would hold the field, and so the password.
+        address = urlsplit(self.database)
         if address.password:
-            raise ValueError("leave the password out: it is read from the environment variable that password_env names")
+            raise ValueError(
+                "database: leave the password out: it is read from the environment variable that password_env names"
+            )
         if (
             address.scheme not in {"mysql", "mariadb"}
             or not address.hostname
             or not address.username
             or not address.path
         ):
-            raise ValueError("write it as mysql://user@host:3306/photoprism, or name the file index.db")
-        return database
+            raise ValueError("database: write it as mysql://user@host:3306/photoprism, or name the file index.db")
+        return self
 
     def placed(self, folder: Path) -> Self:
         """With relative paths made absolute, under the subject's folder."""
