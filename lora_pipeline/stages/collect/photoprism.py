@@ -46,6 +46,8 @@ def find(source: PhotoPrism) -> list[Found]:
     Raises:
         SourceError: the index cannot be reached or is none, the password is missing, or nobody in it has the name.
     """
+    if not source.originals.is_dir():  # not a thousand photos that are gone, but a disk that is not mounted
+        raise SourceError(f"source.photoprism.originals: the folder {source.originals} is not there; is it mounted?")
     with _opened(source) as (select, mark):
         uid = _person(source.person, select(PEOPLE, ()))
         rows = select(MARKED.format(mark), (uid,))

@@ -117,9 +117,14 @@ def _search(photo: Searched, _: Path) -> Made:
         picture, (left, top) = picture.crop(photo.trim), photo.trim[:2]
     known = [box for face in photo.known if (box := _moved(face, left, top, picture.size))]
     found = detector.find(picture, photo.settings.search_px)
-    meant = {number for box in known if (number := _at(box, [face.box for face in found])) is not None}
-    unseen = [box for box in known if _at(box, [face.box for face in found]) is None]
-    found += [detector.located(picture, box, KNOWN_ONLY) for box in unseen]
+    meant: set[int] = set()
+    for box in known:
+        # Two boxes of one face, of which a library may well have some, find the first one's.
+        number = _at(box, [face.box for face in found])
+        if number is None:
+            number = len(found)
+            found.append(detector.located(picture, box, KNOWN_ONLY))
+        meant.add(number)
     faces = [
         Face(
             photo=photo.id,
@@ -128,7 +133,7 @@ def _search(photo: Searched, _: Path) -> Made:
             landmarks=tuple((round(x + left, 2), round(y + top, 2)) for x, y in face.landmarks),
             descriptor=tuple(round(number, 5) for number in detector.describe(picture, face)),
             yaw_deg=yaw_deg(face.landmarks),
-            known=number in meant or face.confidence == KNOWN_ONLY,
+            known=number in meant,
         )
         for number, face in enumerate(found)
     ]
@@ -142,13 +147,13 @@ def _moved(box: Box, left: int, top: int, size: tuple[int, int]) -> Box | None:
 
 
 def _at(known: Box, boxes: Sequence[Box]) -> int | None:
-    """Which box is meant: that of which, or in which, the most lies; at least half of the smaller of the two.
+    """Which box is meant: of those that share at least half of the smaller of the two, the one that shares the most.
 
     Not the IoU: one program's box of a face is its features, another's the whole head.
     """
-    shares = [_shared(known, box) / min(_area(known), _area(box)) for box in boxes]
-    best = max(range(len(boxes)), key=lambda number: shares[number], default=None)
-    return best if best is not None and shares[best] >= SAME_FACE else None
+    shared = [_shared(known, box) for box in boxes]
+    same = [number for number, box in enumerate(boxes) if shared[number] >= SAME_FACE * min(_area(known), _area(box))]
+    return max(same, key=lambda number: shared[number], default=None)
 
 
 def _shared(one: Box, other: Box) -> int:

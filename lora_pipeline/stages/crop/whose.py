@@ -21,13 +21,13 @@ Faces = Mapping[str, tuple[Face, ...]]
 def decide(faces: Faces, same_person_distance: float, reference: Sequence[float] | None) -> dict[str, tuple[Face, ...]]:
     """Say of each face whose it is.
 
-    The subject is the person on the reference photo; without one, the person whose face the photo library knows; without that,
-    the person who is in the most photos. That person is found as
-    the face that is near (`same_person_distance`) to faces in the most photos; where two faces tie, the one of whom there is more
-    to see, then the one nearer to its like. From it, and the nearest face of each of those photos, comes the centre: the mean of
-    their descriptors, which is surer than any one of them. At most one face a photo, the nearest to the centre, is the subject's,
-    if it is near. All others are strangers, but for those near or nearly near (1.15 times) to the centre, which are unsure: a
-    twin, a mirror, a bad angle. Who hides strangers hides these too.
+    The subject is the person on the reference photo; without one, the person who is in the most photos, or, where the photo
+    library knows some faces, in the most of those. That person is found as the face that is near (`same_person_distance`) to
+    faces in the most photos; where two faces tie, the one of whom there is more to see, then the one nearer to its like. From
+    it, and the nearest face of each of those photos, comes the centre: the mean of their descriptors, which is surer than any
+    one of them. At most one face a photo, the nearest to the centre, is the subject's, if it is near. All others are
+    strangers, but for those near or nearly near (1.15 times) to the centre, which are unsure: a twin, a mirror, a bad angle.
+    Who hides strangers hides these too.
 
     Where the photo library knows the subject's face, that one is it, however far from the centre; of two such in one photo the
     nearer. A face that only the library knows and the detector did not find (turned away, half hidden) says nothing of the

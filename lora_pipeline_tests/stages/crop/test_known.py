@@ -13,12 +13,15 @@ from lora_pipeline.records import KNOWN_ONLY, Box, Crop
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop import crop, decided_faces, subject_descriptors
 from lora_pipeline.stages.crop.framing import iou
+from lora_pipeline.stages.crop.search import _at
 
 SETTINGS = CropSettings(size_px=64, search_px=480, same_person_distance=0.45, framings=("close",))
 SUBJECT, STRANGER = (random_identity(np.random.default_rng(seed), word) for seed, word in ((3, "woman"), (8, "man")))
 SCENE = Scene("medium", size_px=(480, 360))
 BESIDE = draw(SUBJECT, replace(SCENE, others=(STRANGER,)))
 TURNED_AWAY: Box = (180, 90, 300, 210)
+TWICE: Box = (190, 95, 305, 212)
+"""Of one face a library may have two boxes."""
 
 
 def box_of(number: int, wider: int = 0) -> Box:
@@ -37,14 +40,24 @@ def manifest(tmp_path_factory: pytest.TempPathFactory, curated) -> Manifest:
     return curated(sorted(folder.iterdir()))
 
 
-def told(manifest: Manifest, **known: Box) -> Manifest:
+def told(manifest: Manifest, **known: list[Box]) -> Manifest:
     """The photos as they are when the library knows these faces."""
-    rows = (row.with_data(known_faces=[known[row.id[:-4]]] if row.id[:-4] in known else []) for row in manifest.rows)
+    rows = (row.with_data(known_faces=known.get(row.id.removesuffix(".png"), [])) for row in manifest.rows)
     return Manifest(manifest.folder, tuple(rows))
 
 
+def test_the_box_that_shares_the_most_is_meant() -> None:
+    known = (100, 100, 200, 200)
+    speck, features, beside = (110, 110, 130, 130), (120, 130, 190, 210), (190, 100, 290, 200)
+    assert _at(known, [speck, features, beside]) == 1
+    assert _at(known, [beside]) is None
+    assert _at(known, [(150, 100, 250, 200)]) == 0  # half
+    assert _at(known, [(151, 100, 251, 200)]) is None
+    assert _at(known, []) is None
+
+
 def test_a_known_face_is_the_found_one_there_and_says_who_the_subject_is(manifest: Manifest, tmp_path: Path) -> None:
-    outcome = crop(told(manifest, beside=box_of(1, wider=15)), tmp_path, SETTINGS, "person", None)
+    outcome = crop(told(manifest, beside=[box_of(1, wider=15)]), tmp_path, SETTINGS, "person", None)
     assert {row.id for row in outcome.manifest.kept} == {"beside.png@close"}
     subject, other = sorted(decided_faces(tmp_path)["beside.png"], key=lambda face: face.whose != "subject")
     assert (subject.known, other.known, other.whose) == (True, False, "stranger")
@@ -56,7 +69,7 @@ def test_a_known_face_that_is_not_found_is_a_face(manifest: Manifest, tmp_path: 
     before = crop(manifest, tmp_path, SETTINGS, "person", None)
     assert before.manifest.row("nobody.png").reason == "no face found"
     searched = {row.id: row.key for row in read(tmp_path, "faces").rows}
-    known = told(manifest, nobody=TURNED_AWAY, alone=box_of(0))
+    known = told(manifest, nobody=[TURNED_AWAY, TWICE], alone=[box_of(0)])
     outcome = crop(known, tmp_path, SETTINGS, "person", None)
     # Only the photos of which something is known were searched again.
     again = {row.id: row.key for row in read(tmp_path, "faces").rows}
@@ -72,12 +85,12 @@ def test_a_known_face_that_is_not_found_is_a_face(manifest: Manifest, tmp_path: 
 def test_a_known_face_lies_right_where_bars_were_cut_off(manifest: Manifest, tmp_path: Path, curated) -> None:
     photo = tmp_path / "nobody.png"
     Image.effect_noise((480, 360), 20).convert("RGB").save(photo)
-    trimmed = told(curated([photo], {"nobody.png": (100, 50, 480, 360)}), nobody=(90, 60, 220, 190))
+    trimmed = told(curated([photo], {"nobody.png": (100, 50, 480, 360)}), nobody=[(90, 60, 220, 190)])
     crop(trimmed, tmp_path / "crop", SETTINGS, "person", None)
     (face,) = decided_faces(tmp_path / "crop")["nobody.png"]
     assert face.box == (100, 60, 220, 190)
 
 
 def test_of_a_pet_no_face_is_the_subjects(manifest: Manifest, tmp_path: Path) -> None:
-    crop(told(manifest, alone=box_of(0)), tmp_path, SETTINGS, "pet", None)
+    crop(told(manifest, alone=[box_of(0)]), tmp_path, SETTINGS, "pet", None)
     assert [face.whose for face in decided_faces(tmp_path)["alone.png"]] == ["stranger"]
