@@ -290,7 +290,7 @@ def test_an_index_out_of_reach_is_told_in_words(tmp_path: Path, work: Path, monk
     assert "database 127.0.0.1:1 cannot be read" in words
     assert PASSWORD not in words
     away = PhotoPrism(person="Jane", database=str(tmp_path / "other.db"), originals=tmp_path / "away")
-    with pytest.raises(SourceError, match="originals: the folder .* is not there; is it mounted"):
+    with pytest.raises(SourceError, match=r"originals: the folder .* is not there; is it mounted"):
         collect(away, work, CollectSettings())
     monkeypatch.setitem(__import__("sys").modules, "pymysql", None)
     assert "pip install 'lora-pipeline[photoprism]'" in asked("mysql://photo@127.0.0.1:1/photos")
