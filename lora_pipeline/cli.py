@@ -31,7 +31,7 @@ def _store(home: Path | None) -> Store:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the subject: small letters, digits, - and _.")],
-    photos: Annotated[Path, typer.Option(help="Folder of photos. It is only ever read.")],
+    photos: Annotated[Path, typer.Option(help="Folder of photos, a .zip of one, or a video. It is only ever read.")],
     kind: Annotated[str, typer.Option(help="person, pet, product or style.")],
     trigger: Annotated[str, typer.Option(help="Trigger word: a made-up word that will mean this subject.")],
     class_word: Annotated[

@@ -17,6 +17,10 @@ class SubjectError(PipelineError):
     """A subject's folder or `subject.yaml` is missing or wrong."""
 
 
+class SourceError(PipelineError):
+    """What the photos come from (a library's index or server, an archive, a video) is out of reach or cannot be read."""
+
+
 class PhotoError(PipelineError):
     """One photo cannot be used. Becomes a row with this reason; never stops the others."""
 

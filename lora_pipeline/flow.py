@@ -63,8 +63,10 @@ def work(store: Store, name: str, progress: Progress = silent) -> Work:
 
 
 def collect(work: Work) -> Outcome:
-    """The photo folder → `source_photos`."""
-    return collecting.collect(work.subject.photos, work.folder("collect"), work.settings.collect, work.progress)
+    """The photo folder, or what stands in its place → `source_photos`."""
+    return collecting.collect(
+        work.subject.origin, work.folder("collect"), work.settings.collect, work.progress, cropping.yaw_deg
+    )
 
 
 def curate(work: Work) -> Outcome:

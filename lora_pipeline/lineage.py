@@ -117,7 +117,7 @@ class Lineage:
             f"made of {_many(len(photos), 'photo')} ({_many(pictures, 'picture')}{others}; training set {self.trained_on[:16]})",
         ]
         for photo in self.photos:
-            gone = "; no longer in the photo folder" if photo.since == "gone" else ""
+            gone = "; no longer in the source" if photo.since == "gone" else ""
             changed = "; the photo, or how it is cut or encoded, has changed since" if photo.since == "changed" else ""
             told += ["", f"{photo.id}  (sha256 {photo.digest[:16]}{gone}{changed})"]
             for picture in photo.pictures:
@@ -182,7 +182,7 @@ class Descent:
 
     def lines(self) -> list[str]:
         """In words, for a terminal."""
-        told = [f"{self.photo}  ({self.path or 'no longer in the photo folder'})"]
+        told = [f"{self.photo}  ({self.path or 'no longer in the source'})"]
         if self.stopped:
             told.append(f"is not in the training set: it stops at {self.stopped}: {self.reason}")
         else:
@@ -623,7 +623,7 @@ def _stop(left: _Left, id: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
         rows = [row for row in left.stages[stage].rows if row.id == id or _photo_of(row) == id]
         if not rows:
             gone = stage == "collect" and left.stages[stage].rows
-            why = "it is no longer in the photo folder" if gone else "it has not come so far yet; run the pipeline"
+            why = "it is no longer in the source" if gone else "it has not come so far yet; run the pipeline"
             return _NOUNS[stage], why, ()
         lost = [row for row in rows if row.state != "kept"]
         if len(lost) == len(rows):

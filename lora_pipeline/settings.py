@@ -73,6 +73,21 @@ class CollectSettings(Section):
     subfolders: Annotated[
         bool, Field(description="Whether photos in folders under the photo folder are taken too.")
     ] = True
+    video_frames: Annotated[
+        int, Field(ge=1, le=1000, description="At most so many frames of a video become photos (1 to 1000).")
+    ] = 40
+    video_window_s: Annotated[
+        float,
+        Field(ge=0.1, le=60, description="Of each stretch of a video, the sharpest frame counts (seconds, 0.1 to 60)."),
+    ] = 1.0
+    video_angle_deg: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=60,
+            description="Heads turned by less than this from each other show the same angle, of which a video's scene gives one frame (degrees, 1 to 60).",
+        ),
+    ] = 10.0
 
 
 class CurateSettings(Section):
@@ -224,6 +239,10 @@ class DescribeSettings(Section):
     )
     blip_revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest.")] = ""
     max_words: Annotated[int, Field(ge=3, le=200, description="A caption is cut after so many words (3 to 200).")] = 60
+    folder_tags: Annotated[
+        bool,
+        Field(description="Whether the names of the folders in which a photo lies stand in a captioner's caption."),
+    ] = False
 
 
 class EncodeSettings(Section):
