@@ -4,7 +4,8 @@ Wanted: on the shipped base twice diffusers' images a second; on Stable Diffusio
 
 Each trainer's own script runs as it stands, with the same pictures, words, rank, optimiser, rate and seed, in float32, and with the
 fastest of its switches that change no result: words encoded before for diffusers, latents cached and torch's attention for
-sd-scripts. What is encoded before the first step is not in the time. Two trainers at a time take turns, a step each.
+sd-scripts. What is encoded before the first step is not in the time. Two trainers at a time take turns, a step each. Threads of both
+wait without spinning (OMP_WAIT_POLICY, which `lora_pipeline.families` sets); how memory is kept (`environment`) is ours alone.
 """
 
 import json
@@ -13,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,10 @@ from typing import Any, Self
 from benchmarks.peers.checkouts import BESIDE, DIFFUSERS, SD_SCRIPTS, Peer, packages_of, script_of
 from benchmarks.pictures import CAPTION, draw
 from benchmarks.sd15_shape import build
+from lora_pipeline.families.weights import BUNDLED_FOLDER
+from lora_pipeline.stages.fit.process import environment
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 RANK, RATE, SEED, PICTURES, WARM_UP = 16, 1e-4, 42, 4, 2
 ENDLESS = 1000  # repeats, and steps; the benchmark ends them
 
@@ -73,8 +75,6 @@ def ask(peers: Path | None = None) -> dict[str, object]:
     Args:
         peers: folder in which the other trainers are checked out, or will be; None: beside this repository.
     """
-    from lora_pipeline.families.weights import BUNDLED_FOLDER
-
     peers = (peers or BESIDE).resolve()
     with tempfile.TemporaryDirectory() as folder:
         shape = build(Path(folder) / "sd15")
@@ -92,10 +92,10 @@ def _fought(duel: Duel, model: Path, folder: Path, peers: Path) -> dict[str, obj
     before = os.getloadavg()[0]
     with ExitStack() as stack:
         both = [
-            stack.enter_context(_Trainer(words, folder / name, own))
-            for name, words, own in (
-                ("ours", _ours(duel, model, pictures, folder), ROOT),
-                ("theirs", _theirs(duel, model, pictures, folder, peers), packages_of(duel.peer, peers)),
+            stack.enter_context(_Trainer(words, folder / name, variables))
+            for name, words, variables in (
+                ("ours", _ours(duel, model, pictures, folder), environment()),
+                ("theirs", _theirs(duel, model, pictures, folder, peers), _their_environment(duel.peer, peers)),
             )
         ]
         for _ in range(WARM_UP):
@@ -142,16 +142,14 @@ def _ratio(of: Callable[[list[float]], float], theirs: list[float], ours: list[f
 class _Trainer:
     """A trainer's process, which computes only while `step` waits for it."""
 
-    def __init__(self, words: Sequence[str], folder: Path, packages: Path | None) -> None:
+    def __init__(self, words: Sequence[str], folder: Path, variables: Mapping[str, str]) -> None:
         folder.mkdir(parents=True)
         self.log = folder / "log.txt"
         theirs, own = os.pipe(), os.pipe()
         self.told, self.said = theirs[1], os.fdopen(own[0])
-        environment = {
-            **os.environ,
+        told = {
             "TURNS_IN": str(theirs[0]),
             "TURNS_OUT": str(own[1]),
-            "PYTHONPATH": "" if packages is None else str(packages),
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
         }
@@ -162,7 +160,7 @@ class _Trainer:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env=environment,
+                env={**variables, **told},
                 pass_fds=(theirs[0], own[1]),
             )
         for end in (theirs[0], own[1]):
@@ -187,6 +185,11 @@ class _Trainer:
         if not line:
             raise SystemExit(f"a trainer stopped: {' '.join(self.process.args)}\n{self.log.read_text()[-3000:]}")  # type: ignore[arg-type]
         return Step(*(float(number) for number in line.split()))
+
+
+def _their_environment(peer: Peer, peers: Path) -> dict[str, str]:
+    packages = packages_of(peer, peers)
+    return {**os.environ, "PYTHONPATH": "" if packages is None else str(packages)}
 
 
 def _ours(duel: Duel, model: Path, pictures: Path, folder: Path) -> list[str]:
