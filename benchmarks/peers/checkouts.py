@@ -42,14 +42,15 @@ SD_SCRIPTS = Peer(
     "ae72efb92babe89ff8e70f057e42db68440e8d61",
     "v0.10.1",
     "train_network.py",
-    # Its own pins, of what it imports to train Stable Diffusion 1.5, but for OpenCV, Pillow, safetensors and torch, which are those
-    # installed here: the same kernels compute both.
+    # Its own pins of what it imports to train Stable Diffusion 1.5 (tokenizers as transformers wants it). OpenCV, NumPy, Pillow and torch
+    # are those installed here: the same kernels compute both.
     (
         "accelerate==1.6.0",
         "diffusers==0.32.1",
         "einops==0.7.0",
         "huggingface-hub==0.34.3",
         "imagesize==1.4.1",
+        "safetensors==0.4.5",
         "tokenizers==0.21.4",
         "toml==0.10.2",
         "transformers==4.54.1",
@@ -61,8 +62,8 @@ SD_SCRIPTS = Peer(
 def script_of(peer: Peer, folder: Path) -> Path:
     """The peer's script, checked out into the folder if it is not there. Raises SystemExit if another commit is there."""
     there = folder / peer.name
-    if not there.exists():
-        there.mkdir(parents=True)
+    if not (there / peer.script).exists():
+        there.mkdir(parents=True, exist_ok=True)
         for words in (("init", "--quiet"), ("fetch", "--quiet", "--depth=1", peer.url, peer.commit)):
             subprocess.run(["git", *words], cwd=there, check=True)
         subprocess.run(["git", "checkout", "--quiet", peer.commit], cwd=there, check=True)
