@@ -9,7 +9,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-QUESTIONS = ("executor", "startup")
+QUESTIONS = ("copies", "executor", "startup")
 
 
 def circumstances() -> dict[str, object]:

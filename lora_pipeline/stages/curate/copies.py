@@ -123,7 +123,7 @@ def _whole(prints: Prints, alone: Numbers, distance: int) -> Iterator[Numbers]:
                 some = slice(start, start + AT_ONCE)
                 a, b = one[some][ahead[some]], other[some][ahead[some]]
                 ours = half[a][:, :, ::-1] if flip else half[a]
-                alike = _correlation(ours.reshape(len(a), -1), half[b].reshape(len(b), -1)) >= LEAST_CORRELATION
+                alike = _correlation(ours, half[b]) >= LEAST_CORRELATION
                 yield np.stack([a[alike], b[alike]])
 
 
@@ -194,25 +194,24 @@ def _alike(
 
 
 def _sampled(looks: NDArray[np.uint8], at: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Colours between the pixels of P looks, at P × GRID × 2 (x, y; shares of the picture), as P × (GRID · GRID · 3)."""
+    """Colours between the pixels of P looks, at P × GRID × 2 (x, y; shares of the picture), as P × GRID × GRID × 3."""
     place = np.clip(at * LOOK_PX - 0.5, 0, LOOK_PX - 1)
     whole = np.minimum(place.astype(np.int64), LOOK_PX - 2)
     part = (place - whole).astype(np.float32)
     photo = np.arange(len(looks))[:, None, None]
     x, y = whole[:, None, :, 0], whole[:, :, None, 1]
     dx, dy = part[:, None, :, 0, None], part[:, :, None, 1, None]
-    told = (
+    return (
         looks[photo, y, x] * (1 - dx) * (1 - dy)
         + looks[photo, y, x + 1] * dx * (1 - dy)
         + looks[photo, y + 1, x] * (1 - dx) * dy
         + looks[photo, y + 1, x + 1] * dx * dy
     )
-    return told.reshape(len(looks), -1)
 
 
 def _correlation(one: NDArray[np.generic], other: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Pearson's, of rows; 0 with a plain picture, which is a copy of none but its equal."""
-    a, b = (value.astype(np.float32) for value in (one, other))
+    """Pearson's, of P pictures each; 0 with a plain one, which is a copy of none but its equal."""
+    a, b = (value.reshape(len(value), int(np.prod(value.shape[1:]))).astype(np.float32) for value in (one, other))
     a -= a.mean(1, keepdims=True)
     b -= b.mean(1, keepdims=True)
     return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-6)

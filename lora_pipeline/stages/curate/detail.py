@@ -95,8 +95,11 @@ def _factor(luma: NDArray[np.uint8]) -> float:
     step = np.log(energy + 0.02 * energy.mean())
     smooth = np.ones(17) / 17
     step = np.clip(step - np.convolve(np.pad(step, 8, mode="edge"), smooth, mode="valid"), -1.5, 1.5)
-    # Every eighth step is that between a JPEG's blocks.
-    step[int(np.argmax([step[phase::8].mean() for phase in range(8)])) :: 8] = 0
+    # Every eighth step may be that between a JPEG's blocks, then larger than the one half way.
+    phases = [float(step[phase::8].mean()) for phase in range(8)]
+    largest = int(np.argmax(phases))
+    if phases[largest] > phases[(largest + 4) % 8] + 0.5:
+        step[largest::8] = 0
     parts = step[: len(step) // SEGMENT * SEGMENT].reshape(-1, SEGMENT)
     parts = parts - parts.mean(1, keepdims=True)
     # In parts, since rounding moves the pattern now and then.
@@ -104,12 +107,13 @@ def _factor(luma: NDArray[np.uint8]) -> float:
     power[: round(8 * SEGMENT / (LARGEST_BLOCK + 0.25))] = 0
     period = 8 * SEGMENT / int(np.argmax(power))
     best, alike = 1.0, ALIKE
-    for factor in (period, period / (period - 1)):  # both have steps that come with this period
+    # What has steps that come with this period. Larger blocks are asked about, too, since they have any fraction of theirs.
+    for factor in (period, period / (period - 1), *(many * period for many in range(2, 9))):
         patterns = _patterns(factor)
         told = parts @ patterns.T / np.maximum(np.linalg.norm(parts, axis=1)[:, None], 1e-6)
         if float(np.mean(told.max(1))) > alike:
             best, alike = factor, float(np.mean(told.max(1)))
-    return best
+    return best if best <= LARGEST_BLOCK + 0.25 else 1.0
 
 
 def _patterns(factor: float) -> NDArray[np.float64]:

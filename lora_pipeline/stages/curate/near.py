@@ -34,11 +34,12 @@ def near_pairs(ours: Hashes, theirs: Hashes, distance: int, crowd: int = 0) -> I
     """
     if not len(ours) or not len(theirs):
         return
-    bands = _bands(distance, len(theirs))
-    if not bands and not crowd:
+    bands, lookups = _bands(distance, len(theirs))
+    cheap = SCAN * len(theirs) <= lookups
+    if len(theirs) <= crowd or (cheap and not crowd):
         yield from _scan(ours, theirs, distance)
         return
-    edges = np.linspace(0, BITS, max(bands, 1) + 1).astype(int)
+    edges = np.linspace(0, BITS, bands + 1).astype(int)
     cuts = [(int(low), int(high - low)) for low, high in zip(edges[:-1], edges[1:], strict=True)]
     radius = distance // len(cuts)
     for number, (shift, width) in enumerate(cuts):
@@ -51,15 +52,15 @@ def near_pairs(ours: Hashes, theirs: Hashes, distance: int, crowd: int = 0) -> I
                 yield first[near], second[near]
 
 
-def _bands(distance: int, size: int) -> int:
-    """The number of bands that is cheapest, 0 if none is cheaper than to compare all pairs."""
-    costs = {0: SCAN * size}
-    for bands in range(2, 9):
+def _bands(distance: int, size: int) -> tuple[int, float]:
+    """The number of bands that is cheapest, and how many lookups it takes for each hash."""
+    costs: dict[int, float] = {}
+    for bands in range(3, 17):
         width, radius = -(-BITS // bands), distance // bands
-        if width <= 24 and radius <= 3:
-            patterns = sum(comb(width, bits) for bits in range(radius + 1))
-            costs[bands] = bands * patterns * (1 + size / 2**width)
-    return min(costs, key=lambda bands: costs[bands])
+        patterns = sum(comb(width, bits) for bits in range(radius + 1))
+        costs[bands] = bands * patterns * (1 + size / 2**width)
+    bands = min(costs, key=lambda bands: costs[bands])
+    return bands, costs[bands]
 
 
 def _scan(ours: Hashes, theirs: Hashes, distance: int) -> Iterator[tuple[Numbers, Numbers]]:
