@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
-Numbers = NDArray[np.int64]
+Numbers = NDArray[np.integer]
 
 BITS = 64
 AT_ONCE = 1 << 22  # pairs compared at once: bounds the memory to some 200 MiB
@@ -74,21 +74,21 @@ def _lookups(
     ours: Hashes, theirs: Hashes, shift: int, width: int, radius: int, crowd: int
 ) -> Iterator[tuple[Numbers, Numbers]]:
     """Pairs that are near in one band."""
-    keys = _band(theirs, shift, width).astype(np.int64)
+    keys = _band(theirs, shift, width).astype(np.int32)
     # In the keys' order, so that both tables are read nearly from front to back.
-    table = np.argsort(keys, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << width))])
-    asked = _band(ours, shift, width).astype(np.int64)
-    order = np.argsort(asked, kind="stable")
+    table = np.argsort(keys, kind="stable").astype(np.int32)
+    sizes = np.bincount(keys, minlength=1 << width).astype(np.int32)
+    starts = np.cumsum(sizes, dtype=np.int32) - sizes
+    if crowd:
+        sizes[sizes > crowd] = 0
+    asked = _band(ours, shift, width).astype(np.int32)
+    order = np.argsort(asked, kind="stable").astype(np.int32)
     asked = asked[order]
     for pattern in _patterns(width, radius):
-        begin = starts[asked ^ pattern]
-        count = starts[(asked ^ pattern) + 1] - begin
-        if crowd:
-            count[count > crowd] = 0
-        some = np.flatnonzero(count)
-        begin, count = begin[some], count[some]
-        total = np.cumsum(count)
+        entries = asked ^ np.int32(pattern)
+        some = np.flatnonzero(sizes[entries])
+        begin, count = starts[entries[some]], sizes[entries[some]]
+        total = np.cumsum(count, dtype=np.int64)
         done = 0
         while done < len(some):
             before = total[done - 1] if done else 0
