@@ -115,7 +115,8 @@ class CurateSettings(Section):
         ),
     ] = 0.03
     max_clipped_shadows: Annotated[
-        float, Field(ge=0, le=1, description="Share of pixels over which black ones make a photo underexposed (0 to 1).")
+        float,
+        Field(ge=0, le=1, description="Share of pixels over which black ones make a photo underexposed (0 to 1)."),
     ] = 0.7
     max_clipped_highlights: Annotated[
         float,

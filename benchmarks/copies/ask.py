@@ -26,13 +26,12 @@ def ask() -> dict[str, object]:
     """Seconds, peak memory and what was found, by the number of photos; each in a process of its own, with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.copies.ask"]
-    sizes = [int(size) for size in os.environ.get("SIZES", "").split()] or SIZES
     return {
         "photos": {
             str(size): json.loads(
                 subprocess.run([*command, str(size)], check=True, capture_output=True, env=environment).stdout
             )
-            for size in sizes
+            for size in SIZES
         }
     }
 
@@ -105,7 +104,9 @@ def main() -> None:
     for number, members in enumerate(groups):
         group[members] = number
     # No kind's copies are another's originals, but a photo may have several copies: those groups are one.
-    right = {kind: float((group[of] >= 0)[group[of] == group[copy]].sum() / len(of)) for kind, (of, copy) in told.items()}
+    right = {
+        kind: float((group[of] >= 0)[group[of] == group[copy]].sum() / len(of)) for kind, (of, copy) in told.items()
+    }
     copies = np.concatenate([pairs[1] for pairs in told.values()])
     innocent = np.ones(len(group), dtype=bool)
     innocent[np.concatenate([copies, *(pairs[0] for pairs in told.values())])] = False

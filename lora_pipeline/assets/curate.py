@@ -41,8 +41,20 @@ def by_group(made: Manifest) -> list[tuple[str, str]]:
 def _quality(made: Manifest) -> object:
     rows = [(row.id, Quality.of(row)) for row in made.kept]
     return table(
-        ("photo", "size", "true short side", "sharpness", "brightness", "black", "white", "noise", "JPEG blocks", "plain")
-        + ("captions say", "copies of"),
+        (
+            "photo",
+            "size",
+            "true short side",
+            "sharpness",
+            "brightness",
+            "black",
+            "white",
+            "noise",
+            "JPEG blocks",
+            "plain",
+            "captions say",
+            "copies of",
+        ),
         [
             (
                 id,

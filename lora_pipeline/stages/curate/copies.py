@@ -16,7 +16,8 @@ from lora_pipeline.stages.curate.near import Hashes, Numbers, near_pairs
 # portraits within 8 bits of each other, one does (the same clothes, backdrop and pose).
 LEAST_CORRELATION = 0.97
 MARK_DISTANCE = 2  # bits: of the places that a crop shares with its photo, nearly all are within it
-CROWD = 128  # photos with one mark: it is a thing that is everywhere, and tells nothing
+ROUGHLY = 0.7  # correlation under which no position near by is asked
+CROWD = 64  # photos with one mark: it is a thing that is everywhere, and tells nothing
 WITHIN = 0.9  # least share of a crop's area that lies within the photo: so much may be misjudged
 LEAST_AREA, LEAST_SIDE = 0.55, 0.64  # of the photo that a crop shows; a smaller one is another framing, not a copy
 GRID = 12  # points each way at which a photo and its crop are compared
@@ -181,15 +182,19 @@ def _alike(
     inner = low[:, None] + share[:, None] * (high - low)[:, None]  # P × GRID × 2, in b
     looks = prints.looks[a][:, :, ::-1] if flip else prints.looks[a]
     seen_b = _sampled(prints.looks[b], inner / prints.shapes[b][:, None])
-    best = np.full(len(a), -1.0, dtype=np.float32)
+
+    def correlation(some: Numbers, size: float, right: float, down: float) -> NDArray[np.float32]:
+        moved = middle[some, None] + (inner[some] - middle[some, None]) / size + np.array([right, down], np.float32)
+        in_a = (moved - shift[some, None]) / scale[some, None, None] / prints.shapes[a[some]][:, None]
+        return _correlation(_sampled(looks[some], in_a), seen_b[some])
+
     middle = (low + high) / 2
+    best = correlation(np.arange(len(a)), 1.0, 0.0, 0.0)
+    near = np.flatnonzero(best >= ROUGHLY)
     for size in (0.96, 1.0, 1.04):
         for right in (-0.02, 0.0, 0.02):
             for down in (-0.02, 0.0, 0.02):
-                moved = middle[:, None] + (inner - middle[:, None]) / size + np.array([right, down], dtype=np.float32)
-                in_a = (moved - shift[:, None]) / scale[:, None, None] / prints.shapes[a][:, None]
-                seen_a = _sampled(looks, in_a)
-                best = np.maximum(best, _correlation(seen_a, seen_b))
+                best[near] = np.maximum(best[near], correlation(near, size, right, down))
     return best >= LEAST_CORRELATION
 
 

@@ -51,7 +51,8 @@ def tiles(luma: Luma) -> Luma:
     height, width = luma.shape
     side = min(TILE_PX, height, width)
     tops, lefts = (
-        np.unique(np.linspace(0, length - side, min(GRID, 2 * length // side)).astype(int)) for length in (height, width)
+        np.unique(np.linspace(0, length - side, min(GRID, 2 * length // side)).astype(int))
+        for length in (height, width)
     )
     return np.stack([luma[top : top + side, left : left + side] for top in tops for left in lefts])
 

@@ -12,7 +12,10 @@ LOOK_PX = 16
 MARKS = 12  # a crop to 60 % of a photo was seen to keep 2 to 7 of them
 MARKS_PX = 320  # long side at which places are looked for
 PATCH = 6.0  # side of a place's patch ÷ the place's own size: what SIFT describes, too
-SMALLEST, LARGEST = 0.2, 0.7  # of the photo's short side: a smaller patch is found elsewhere, a larger one lost in a crop
+SMALLEST, LARGEST = (
+    0.2,
+    0.7,
+)  # of the photo's short side: a smaller patch is found elsewhere, a larger one lost in a crop
 PATCH_PX = 32
 
 MARK = np.dtype([("hash", "<u8"), ("x", "<u2"), ("y", "<u2"), ("side", "<u2")])

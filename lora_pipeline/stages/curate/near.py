@@ -6,7 +6,7 @@ is exact: that of comparing all pairs.
 """
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import numpy as np
@@ -40,7 +40,7 @@ def near_pairs(ours: Hashes, theirs: Hashes, distance: int, crowd: int = 0) -> I
         yield from _scan(ours, theirs, distance)
         return
     edges = np.linspace(0, BITS, bands + 1).astype(int)
-    cuts = [(int(low), int(high - low)) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    cuts = [(int(low), int(high - low)) for low, high in pairwise(edges)]
     radius = distance // len(cuts)
     for number, (shift, width) in enumerate(cuts):
         for first, second in _lookups(ours, theirs, shift, width, radius, crowd):

@@ -65,7 +65,9 @@ def describe(
         )
         items.append(
             Item(
-                row.id, [trigger, class_word, HAND if by_hand else "", *told], _Task(pictures.path(row), crop, by_hand, weak)
+                row.id,
+                [trigger, class_word, HAND if by_hand else "", *told],
+                _Task(pictures.path(row), crop, by_hand, weak),
             )
         )
 
