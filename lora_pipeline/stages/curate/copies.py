@@ -11,6 +11,8 @@ from lora_pipeline.stages.curate.marks import LOOK_PX, MARK, MIRROR, PLACE
 from lora_pipeline.stages.curate.measure import Measured
 from lora_pipeline.stages.curate.near import Hashes, Numbers, near_pairs
 
+Floats = NDArray[np.floating]
+
 # A perceptual hash knows shapes in grey alone, and joins all portraits of one person in one pose. So copies must also look
 # alike in colour, at 8 × 8 pixels. Seen: copies cropped by up to 5 % correlate at 0.97 and more; of 151 pairs of drawn
 # portraits within 8 bits of each other, one does (the same clothes, backdrop and pose).
@@ -39,7 +41,7 @@ class Prints:
     phash: Hashes
     mirrored: Hashes
     looks: NDArray[np.uint8]
-    shapes: NDArray[np.float32]
+    shapes: Floats
     marks: NDArray[np.void]
     owners: Numbers
 
@@ -145,9 +147,7 @@ def _cropped(prints: Prints, alone: Numbers, label: Numbers) -> Iterator[Numbers
                 yield np.stack([owners[a][of_one], owners[b][of_one]])
 
 
-def _overlaps(
-    prints: Prints, a: Numbers, b: Numbers, at_a: NDArray[np.float32], at_b: NDArray[np.float32], flip: bool
-) -> NDArray[np.bool_]:
+def _overlaps(prints: Prints, a: Numbers, b: Numbers, at_a: Floats, at_b: Floats, flip: bool) -> NDArray[np.bool_]:
     """Whether a (mirrored if `flip`), laid upon b so that the places (P × 3: x, y, side) meet, is a crop of it, or the other way round."""
     scale = at_b[:, 2] / at_a[:, 2]
     x = prints.shapes[a, 0] - at_a[:, 0] if flip else at_a[:, 0]
@@ -171,10 +171,10 @@ def _alike(
     prints: Prints,
     a: Numbers,
     b: Numbers,
-    scale: NDArray[np.float32],
-    shift: NDArray[np.float32],
-    low: NDArray[np.float32],
-    high: NDArray[np.float32],
+    scale: Floats,
+    shift: Floats,
+    low: Floats,
+    high: Floats,
     flip: bool,
 ) -> NDArray[np.bool_]:
     """Whether a and b look alike where they overlap, in the best of some positions near by: a place is known to a few hundredths."""
@@ -183,7 +183,7 @@ def _alike(
     looks = prints.looks[a][:, :, ::-1] if flip else prints.looks[a]
     seen_b = _sampled(prints.looks[b], inner / prints.shapes[b][:, None])
 
-    def correlation(some: Numbers, size: float, right: float, down: float) -> NDArray[np.float32]:
+    def correlation(some: Numbers, size: float, right: float, down: float) -> Floats:
         moved = middle[some, None] + (inner[some] - middle[some, None]) / size + np.array([right, down], np.float32)
         in_a = (moved - shift[some, None]) / scale[some, None, None] / prints.shapes[a[some]][:, None]
         return _correlation(_sampled(looks[some], in_a), seen_b[some])
@@ -198,7 +198,7 @@ def _alike(
     return best >= LEAST_CORRELATION
 
 
-def _sampled(looks: NDArray[np.uint8], at: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sampled(looks: NDArray[np.uint8], at: Floats) -> Floats:
     """Colours between the pixels of P looks, at P × GRID × 2 (x, y; shares of the picture), as P × GRID × GRID × 3."""
     place = np.clip(at * LOOK_PX - 0.5, 0, LOOK_PX - 1)
     whole = np.minimum(place.astype(np.int64), LOOK_PX - 2)
@@ -214,7 +214,7 @@ def _sampled(looks: NDArray[np.uint8], at: NDArray[np.float32]) -> NDArray[np.fl
     )
 
 
-def _correlation(one: NDArray[np.generic], other: NDArray[np.generic]) -> NDArray[np.float32]:
+def _correlation(one: NDArray[np.generic], other: NDArray[np.generic]) -> Floats:
     """Pearson's, of P pictures each; 0 with a plain one, which is a copy of none but its equal."""
     a, b = (value.reshape(len(value), int(np.prod(value.shape[1:]))).astype(np.float32) for value in (one, other))
     a -= a.mean(1, keepdims=True)

@@ -69,9 +69,13 @@ def marks(picture: "Image") -> NDArray[np.void]:
             continue
         seen.add(place)
         patch = luma.resize((PATCH_PX, PATCH_PX), Image.Resampling.BILINEAR, box=box)
-        waves = dctn(np.asarray(patch, dtype=np.float64))
+        waves = np.asarray(dctn(np.asarray(patch, dtype=np.float64)))
         bits = sum(1 << bit for bit, vu in enumerate(_FREQUENCIES) if waves[vu] > 0)
-        told.append((bits, *(round(value / MARKS_PX * PLACE) for value in (x, y, side))))
+        told.append((bits, _units(x), _units(y), _units(side)))
         if len(told) == MARKS:
             break
     return np.array(told, dtype=MARK)
+
+
+def _units(length: float) -> int:
+    return round(length / MARKS_PX * PLACE)
