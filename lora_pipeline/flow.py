@@ -14,7 +14,7 @@ from lora_pipeline import manifest
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Example, Photo
+from lora_pipeline.records import Example, Photo, Quality
 from lora_pipeline.settings import Settings
 from lora_pipeline.stages import collect as collecting
 from lora_pipeline.stages import conceal as concealing
@@ -88,11 +88,18 @@ def conceal(work: Work) -> Outcome:
 
 
 def describe(work: Work) -> Outcome:
-    """`blurred_set` → `captions`."""
+    """`blurred_set` → `captions`; `curated_photos` has the words for weak photos."""
+    tokens = {row.id: quality.tokens for row in work.made("curate").kept if (quality := Quality.of(row)).tokens}
     captions = work.store.subject(work.subject.name) / "captions"
     words = (work.subject.trigger, work.subject.class_word)
     return describing.describe(
-        work.made("conceal"), work.folder("describe"), work.settings.describe, captions, *words, progress=work.progress
+        work.made("conceal"),
+        work.folder("describe"),
+        work.settings.describe,
+        captions,
+        *words,
+        progress=work.progress,
+        tokens=tokens,
     )
 
 

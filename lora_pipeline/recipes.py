@@ -73,6 +73,7 @@ def sd15_product() -> Settings:
     """A thing on Stable Diffusion 1.5: whole pictures, no faces; 65 of one shape × 6 repeats ÷ batch 2 × 10 epochs are 1,950 steps."""
     return sd15_pet().changed(
         {
+            "curate": {"max_clipped_highlights": 0.95},  # things are photographed on white
             "encode": {"repeats": 6},
             "fit": {"batch_size": 2, "epochs": 10},
             "grade": {
@@ -111,7 +112,7 @@ def sdxl_person() -> Settings:
         base=BaseSettings(
             family="sdxl", model="stabilityai/stable-diffusion-xl-base-1.0", licence="CreativeML Open RAIL++-M"
         ),
-        curate=CurateSettings(min_side_px=512),
+        curate=CurateSettings(min_side_px=512, min_true_side_px=256),
         crop=CropSettings(size_px=1024, framings=("close", "medium", "full")),
         encode=EncodeSettings(resolution_px=1024, regularisation_guidance_scale=6.0),
         fit=FitSettings(
@@ -140,7 +141,7 @@ def flux_person() -> Settings:
         base=BaseSettings(
             family="flux", model="black-forest-labs/FLUX.1-dev", licence="FLUX.1 [dev] Non-Commercial License"
         ),
-        curate=CurateSettings(min_side_px=512),
+        curate=CurateSettings(min_side_px=512, min_true_side_px=256),
         crop=CropSettings(size_px=1024),
         encode=EncodeSettings(resolution_px=1024, repeats=30, flip=False, regularisation_guidance_scale=3.5),
         fit=FitSettings(
@@ -166,7 +167,7 @@ def bundled_person() -> Settings:
     """A drawn person on the small base model that ships here: 128 px, minutes on two cores."""
     return Settings(
         base=BaseSettings(family="sd15", model="bundled", licence="AGPL-3.0-or-later"),
-        curate=CurateSettings(min_side_px=200),
+        curate=CurateSettings(min_side_px=200, min_true_side_px=32),
         crop=CropSettings(size_px=128, search_px=800, same_person_distance=0.45),
         encode=EncodeSettings(
             resolution_px=128,

@@ -106,6 +106,12 @@ class Quality(Record):
         contrast: standard deviation of the luma, 0 to 0.5.
         phash: perceptual hash (imagehash.phash, 64 bits) of the trimmed picture, 16 hexadecimal digits.
         duplicates: id of the group's best photo if this photo has near copies, else empty.
+        true_side_px: short side in pixels at which the photo would still hold all its detail; a blow-up's is that of what was blown up.
+        clipped_shadows, clipped_highlights: shares of the pixels that are black, and white, 0 to 1.
+        noise: standard deviation of the noise of the luma (0 to 255).
+        blocking: excess of a JPEG's steps between blocks, as a share of the mean step; 0 for none, over 1 for the worst.
+        plain: share of pixels that equal their neighbours, 0 to 1: most of a screenshot's.
+        tokens: words that its captions say of its weaknesses, if such photos are kept.
     """
 
     path: str
@@ -120,6 +126,13 @@ class Quality(Record):
     duplicates: str = ""
     tags: tuple[str, ...] = ()
     known_faces: tuple[Box, ...] = ()
+    true_side_px: int = 0
+    clipped_shadows: float = 0.0
+    clipped_highlights: float = 0.0
+    noise: float = 0.0
+    blocking: float = 0.0
+    plain: float = 0.0
+    tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,14 @@ class CurateSettings(Section):
             description="A photo whose short side, bars cut off, is shorter is dropped (pixels, 0 to 16384).",
         ),
     ] = 256
+    min_true_side_px: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=16384,
+            description="A photo whose detail would fit into a shorter short side is dropped as blown up or out of focus (pixels, 0 to 16384).",
+        ),
+    ] = 128
     min_sharpness: Annotated[
         float,
         Field(
@@ -123,6 +131,48 @@ class CurateSettings(Section):
             description="Standard deviation of the luma under which a photo is dropped as empty (0 to 0.5).",
         ),
     ] = 0.03
+    max_clipped_shadows: Annotated[
+        float,
+        Field(ge=0, le=1, description="Share of pixels over which black ones make a photo underexposed (0 to 1)."),
+    ] = 0.7
+    max_clipped_highlights: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of pixels over which white ones make a photo overexposed (0 to 1); a product on white has many.",
+        ),
+    ] = 0.7
+    max_noise: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=255,
+            description="Standard deviation of the noise over which a photo is dropped as noisy (levels of 255, 0 to 255).",
+        ),
+    ] = 20.0
+    max_blocking: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="Excess of steps between a JPEG's blocks, as a share of the mean step, over which a photo is dropped (0 to 100).",
+        ),
+    ] = 1.0
+    max_plain: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of pixels like their neighbours over which a photo is dropped as a screenshot; 1 drops none, 0.6 suits cameras' photos (0 to 1).",
+        ),
+    ] = 1.0
+    quality_tokens: Annotated[
+        bool,
+        Field(
+            description="Whether a photo that is weak, but no copy and not too small, is kept, and its captions say so (blurry, jpeg artifacts, …)."
+        ),
+    ] = False
     trim_bars: Annotated[bool, Field(description="Whether plain bars at the edges (letterbox, frame) are cut off.")] = (
         True
     )
@@ -131,7 +181,7 @@ class CurateSettings(Section):
         Field(
             ge=0,
             le=32,
-            description="Perceptual hashes that differ in at most so many of their 64 bits are copies (bits, 0 to 32).",
+            description="Photos whose perceptual hashes, mirrored or not, differ in at most so many of 64 bits may be copies (bits, 0 to 32).",
         ),
     ] = 8
     keep_duplicates: Annotated[

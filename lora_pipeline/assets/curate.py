@@ -13,20 +13,62 @@ def curated_photos(work: Work, outcome: Outcome) -> Shown:
     """The photos that are good enough, copies left out, with what was measured of each."""
     kept = {row.id for row in outcome.manifest.kept}
     source = work.made("collect")
+    copies = by_group(outcome.manifest)
     shown = {
         "kept photos": sheet(source, [row for row in source.kept if row.id in kept], "thumbnail"),
         "left out": sheet(source, [row for row in source.kept if row.id not in kept], "thumbnail"),
+        "copies, group by group": sheet(
+            source, [source.row(id) for id, _ in copies], "thumbnail", [label for _, label in copies]
+        ),
         "quality": _quality(outcome.manifest),
     }
     return shown, [enough_photos(work, outcome.manifest)]
 
 
+def by_group(made: Manifest) -> list[tuple[str, str]]:
+    """Photos that have copies, the best of each group first, each with the label under its picture: group, best or copy, name."""
+    groups: dict[str, list[str]] = {}
+    for row in made.rows:
+        if best := row.data.get("duplicates"):
+            groups.setdefault(str(best), []).append(row.id)
+    return [
+        (id, f"{number} {'best' if id == best else 'copy'} {id}")
+        for number, (best, ids) in enumerate(sorted(groups.items()), start=1)
+        for id in sorted(ids, key=lambda id: (id != best, id))
+    ]
+
+
 def _quality(made: Manifest) -> object:
     rows = [(row.id, Quality.of(row)) for row in made.kept]
     return table(
-        ("photo", "size", "sharpness", "brightness", "copies of"),
+        (
+            "photo",
+            "size",
+            "true short side",
+            "sharpness",
+            "brightness",
+            "black",
+            "white",
+            "noise",
+            "JPEG blocks",
+            "plain",
+            "captions say",
+            "copies of",
+        ),
         [
-            (id, f"{q.width_px} × {q.height_px}", f"{q.sharpness:.0f}", f"{q.brightness:.2f}", q.duplicates)
+            (
+                id,
+                f"{q.width_px} × {q.height_px}",
+                f"{q.true_side_px} px",
+                f"{q.sharpness:.0f}",
+                f"{q.brightness:.2f}",
+                *(f"{share:.0%}" for share in (q.clipped_shadows, q.clipped_highlights)),
+                f"{q.noise:.1f}",
+                f"{q.blocking:.2f}",
+                f"{q.plain:.0%}",
+                ", ".join(q.tokens),
+                q.duplicates,
+            )
             for id, q in rows
         ],
     )

@@ -6,7 +6,7 @@ from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 
 
-@stage("captions", after=["blurred_set"], gpu=True, checks=[CAPTIONED])
+@stage("captions", after=["blurred_set", "curated_photos"], gpu=True, checks=[CAPTIONED])
 def captions(work: Work, outcome: Outcome) -> Shown:
     """A caption a picture: by a person's hand, by a captioner, or from measurements."""
     rows = [(row.id, row.data["source"], row.data["text"]) for row in outcome.manifest.kept]

@@ -13,9 +13,10 @@ from lora_pipeline.settings import CurateSettings
 from lora_pipeline.stages.curate.copies import groups
 from lora_pipeline.stages.curate.measure import Measured, measure
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 MEASURED = "measured"
-NEARLY = 0.8
+NEARLY = 0.8  # of the most detail in a group: as much
+FULL = 0.87  # of the best copy's detail for its size: not blown up
 
 
 def curate(source: Manifest, folder: Path, settings: CurateSettings, progress: Progress = silent) -> Outcome:
@@ -51,7 +52,8 @@ def curate(source: Manifest, folder: Path, settings: CurateSettings, progress: P
     left_out = {row.id: Made(state=row.state, reason=row.reason) for row in source.rows if row.state != "kept"}
     left_out |= {row.id: Made(state=row.state, reason=row.reason) for row in measured.values() if row.state != "kept"}
     judged = [_Judged.of(row, measured[row.id], settings) for row in source.kept if row.id not in left_out]
-    decided = left_out | {one.id: one.made for one in _copies_judged(judged, settings)}
+    prints = [Measured.of(measured[one.id]) for one in judged]
+    decided = left_out | {one.id: one.made for one in _copies_judged(judged, prints, settings)}
     outcome = refresh(
         folder,
         [Item(id, [made.state, made.reason, dict(made.data)], made) for id, made in decided.items()],
@@ -82,12 +84,20 @@ def _measure(job: _Job, _folder: Path) -> Made:
 
 
 @dataclass(frozen=True)
+class _Fault:
+    """What speaks against a photo, and the words that a caption may say of it (none: such a photo is never kept)."""
+
+    reason: str
+    token: str = ""
+
+
+@dataclass(frozen=True)
 class _Judged:
     """A measured photo, and what speaks against it."""
 
     id: str
     quality: Quality
-    measured: Measured
+    file_bytes: int
     faults: tuple[str, ...]
 
     @staticmethod
@@ -105,8 +115,18 @@ class _Judged:
             measured.phash,
             tags=photo.tags,
             known_faces=photo.known_faces,
+            true_side_px=measured.true_side_px,
+            clipped_shadows=measured.clipped_shadows,
+            clipped_highlights=measured.clipped_highlights,
+            noise=measured.noise,
+            blocking=measured.blocking,
+            plain=measured.plain,
         )
-        return _Judged(row.id, quality, measured, tuple(_faults(quality, settings)))
+        faults = _faults(quality, settings)
+        if settings.quality_tokens:
+            quality = replace(quality, tokens=tuple(dict.fromkeys(fault.token for fault in faults if fault.token)))
+            faults = [fault for fault in faults if not fault.token]
+        return _Judged(row.id, quality, measured.file_bytes, tuple(fault.reason for fault in faults))
 
     @property
     def pixels(self) -> int:
@@ -115,36 +135,59 @@ class _Judged:
         return (right - left) * (bottom - top)
 
     @property
-    def merit(self) -> float:
-        """Pixels × sharpness."""
-        return self.pixels * self.quality.sharpness
+    def fullness(self) -> float:
+        """Detail for its size, 0 to 1."""
+        return self.quality.true_side_px / _short_side_px(self.quality)
 
     @property
     def made(self) -> Made:
         return Made(self.quality.data(), state="dropped" if self.faults else "kept", reason="; ".join(self.faults))
 
 
-def _faults(quality: Quality, settings: CurateSettings) -> list[str]:
+def _short_side_px(quality: Quality) -> int:
     left, top, right, bottom = quality.trim
-    side_px = min(right - left, bottom - top)
-    faults: list[str] = []
+    return min(right - left, bottom - top)
+
+
+def _faults(q: Quality, settings: CurateSettings) -> list[_Fault]:
+    side_px = _short_side_px(q)
+    faults: list[_Fault] = []
     if side_px < settings.min_side_px:
-        faults.append(f"too small: its short side of {side_px} px is under {settings.min_side_px}")
-    if quality.sharpness < settings.min_sharpness:
-        faults.append(f"blurred: sharpness {quality.sharpness:g} is under {settings.min_sharpness:g}")
-    if quality.brightness < settings.min_brightness:
-        faults.append(f"too dark: brightness {quality.brightness:g} is under {settings.min_brightness:g}")
-    if quality.brightness > settings.max_brightness:
-        faults.append(f"too bright: brightness {quality.brightness:g} is over {settings.max_brightness:g}")
-    if quality.contrast < settings.min_contrast:
-        faults.append(f"empty: contrast {quality.contrast:g} is under {settings.min_contrast:g}")
+        faults.append(_Fault(f"too small: its short side of {side_px} px is under {settings.min_side_px}"))
+    if q.true_side_px < settings.min_true_side_px:
+        told = f"its detail fits into {q.true_side_px} px of short side, under {settings.min_true_side_px}"
+        faults.append(_Fault(f"blown up or out of focus: {told}", "low resolution"))
+    if q.sharpness < settings.min_sharpness:
+        faults.append(_Fault(f"blurred: sharpness {q.sharpness:g} is under {settings.min_sharpness:g}", "blurry"))
+    if q.brightness < settings.min_brightness:
+        told = f"too dark: brightness {q.brightness:g} is under {settings.min_brightness:g}"
+        faults.append(_Fault(told, "underexposed"))
+    if q.brightness > settings.max_brightness:
+        told = f"too bright: brightness {q.brightness:g} is over {settings.max_brightness:g}"
+        faults.append(_Fault(told, "overexposed"))
+    if q.contrast < settings.min_contrast:
+        faults.append(_Fault(f"empty: contrast {q.contrast:g} is under {settings.min_contrast:g}"))
+    if q.clipped_shadows > settings.max_clipped_shadows:
+        told = f"underexposed: {q.clipped_shadows:.0%} of it is black, over {settings.max_clipped_shadows:.0%}"
+        faults.append(_Fault(told, "underexposed"))
+    if q.clipped_highlights > settings.max_clipped_highlights:
+        told = f"overexposed: {q.clipped_highlights:.0%} of it is white, over {settings.max_clipped_highlights:.0%}"
+        faults.append(_Fault(told, "overexposed"))
+    if q.noise > settings.max_noise:
+        faults.append(_Fault(f"noisy: noise of {q.noise:g} levels is over {settings.max_noise:g}", "noisy"))
+    if q.blocking > settings.max_blocking:
+        told = f"JPEG blocks: their excess of {q.blocking:g} is over {settings.max_blocking:g}"
+        faults.append(_Fault(told, "jpeg artifacts"))
+    if q.plain > settings.max_plain:
+        told = f"a screenshot or a drawing: {q.plain:.0%} of its pixels equal their neighbours, over {settings.max_plain:.0%}"
+        faults.append(_Fault(told))
     return faults
 
 
-def _copies_judged(judged: Sequence[_Judged], settings: CurateSettings) -> list[_Judged]:
+def _copies_judged(judged: Sequence[_Judged], prints: Sequence[Measured], settings: CurateSettings) -> list[_Judged]:
     """The same photos, with `duplicates` filled and all but the best of each group faulted as its copies."""
     result = list(judged)
-    for group in groups([one.measured for one in judged], settings.duplicate_distance):
+    for group in groups(prints, settings.duplicate_distance):
         best = _best([judged[number] for number in group])
         for number in group:
             one = judged[number]
@@ -154,14 +197,16 @@ def _copies_judged(judged: Sequence[_Judged], settings: CurateSettings) -> list[
 
 
 def _best(copies: Sequence[_Judged]) -> _Judged:
-    """The copy to keep: one that is good enough, if any is, and of these the best.
+    """The copy to keep: one that is good enough, if any is, and of these the one with the most detail.
 
-    Best is pixels × sharpness. Pixels alone would prefer a small copy blown up again (seen: 0.3 to 0.8 of the original by this
-    measure), sharpness alone a small copy (see `sharpness`). But a JPEG's noise is sharp too: the same shot saved at quality
-    10 has 0.6 to 1.1 of the original. So what is nearly as good counts as equal; then more pixels decide, then the larger file,
-    then the name.
+    Detail is the true resolution, known to some 20 %. What has nearly as much counts as equal, but not what needs more pixels for it: that is the
+    same photo blown up. Of the rest more pixels decide, then the larger file, since saving again at a lower quality costs
+    detail that the spectrum does not show, then the name. A blow-up by less than 1.2 may win: it shows as much.
     """
     fit = [one for one in copies if not one.faults] or copies
-    most = max(one.merit for one in fit)
-    equal = [one for one in fit if one.merit >= NEARLY * most]
-    return min(equal, key=lambda one: (-one.pixels, -one.measured.file_bytes, one.id))
+    fit = [one for one in fit if not one.quality.tokens] or fit
+    most = max(one.quality.true_side_px for one in fit)
+    equal = [one for one in fit if one.quality.true_side_px >= NEARLY * most]
+    fullest = max(one.fullness for one in equal)
+    plain = [one for one in equal if one.fullness >= FULL * fullest]
+    return min(plain, key=lambda one: (-one.pixels, -one.file_bytes, one.id))

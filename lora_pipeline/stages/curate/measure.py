@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_pipeline.records import Box, Record
+from lora_pipeline.stages.curate import flaws
 from lora_pipeline.stages.curate.bars import trim_box
+from lora_pipeline.stages.curate.detail import tiles, true_share
+from lora_pipeline.stages.curate.marks import look, marks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SHARPNESS_PX = 512
-LOOK_PX = 8
+LIGHT_PX = 1024  # rows and columns at most that are looked at for clipped and plain areas
 
 
 @dataclass(frozen=True)
@@ -22,17 +25,28 @@ class Measured(Record):
 
     Args:
         trim, sharpness, brightness, contrast, phash: as in `Quality`.
+        true_side_px, clipped_shadows, clipped_highlights, noise, blocking, plain: as in `Quality`.
         file_bytes: size of the photo's file.
-        look: the trimmed picture at 8 × 8 pixels, RGB, as hexadecimal digits: what `copies` compares beside the hash.
+        mirrored: the perceptual hash of the picture's mirror image.
+        look: the trimmed picture at 16 × 16 pixels, RGB, as hexadecimal digits: what `copies` compares beside the hashes.
+        marks: `marks.marks` of the trimmed picture, their bytes as hexadecimal digits.
     """
 
     trim: Box
     sharpness: float
     brightness: float
     contrast: float
+    true_side_px: int
+    clipped_shadows: float
+    clipped_highlights: float
+    noise: float
+    blocking: float
+    plain: float
     file_bytes: int
     phash: str
+    mirrored: str
     look: str
+    marks: str
 
 
 def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:
@@ -42,16 +56,28 @@ def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:
 
     trim = trim_box(np.asarray(picture)) if trim_bars else (0, 0, picture.width, picture.height)
     trimmed = picture.crop(trim)
-    luma = np.asarray(_at_most(trimmed.convert("L"), SHARPNESS_PX), dtype=np.float32)
-    small = trimmed.resize((LOOK_PX, LOOK_PX), Image.Resampling.BOX)
+    whole = trimmed.convert("L")
+    luma = np.asarray(_at_most(whole, SHARPNESS_PX), dtype=np.float32)
+    pixels = np.asarray(trimmed)
+    every = max(1, -(-max(trimmed.size) // LIGHT_PX))
+    shadows, highlights = flaws.clipped(pixels[::every, ::every])
+    middle = _middle(pixels)
     return Measured(
         trim=trim,
         sharpness=round(sharpness(luma), 2),
         brightness=round(float(luma.mean()) / 255, 4),
         contrast=round(float(luma.std()) / 255, 4),
+        true_side_px=round(true_share(whole) * min(whole.size)),
+        clipped_shadows=round(shadows, 4),
+        clipped_highlights=round(highlights, 4),
+        noise=round(flaws.noise(tiles(np.asarray(whole, dtype=np.float32))), 2),
+        blocking=round(flaws.blocking(np.asarray(whole)), 3),
+        plain=round(flaws.plain(middle), 4),
         file_bytes=file_bytes,
         phash=str(imagehash.phash(trimmed)),
-        look=small.tobytes().hex(),
+        mirrored=str(imagehash.phash(trimmed.transpose(Image.Transpose.FLIP_LEFT_RIGHT))),
+        look=look(trimmed).tobytes().hex(),
+        marks=marks(trimmed).tobytes().hex(),
     )
 
 
@@ -60,7 +86,7 @@ def sharpness(luma: NDArray[np.float32]) -> float:
 
     It depends on the picture's size, so all are brought to one; but a smaller one is not enlarged, which would make every
     small photo a blurred one. A small photo thus scores higher than a large one of the same sharpness: the threshold is
-    lenient with it (`min_side_px` is what refuses small photos).
+    lenient with it (`min_side_px` and `min_true_side_px` are what refuses small photos).
     """
     if min(luma.shape) < 3:
         return 0.0
@@ -76,3 +102,9 @@ def _at_most(picture: "Image", side_px: int) -> "Image":
         return picture
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At most so many rows and columns, neighbours as they were."""
+    top, left = (max(0, (length - LIGHT_PX) // 2) for length in pixels.shape[:2])
+    return pixels[top : top + LIGHT_PX, left : left + LIGHT_PX]

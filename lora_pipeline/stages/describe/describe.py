@@ -1,5 +1,6 @@
 """The stage: one caption a picture."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class _Task:
     picture: Path
     crop: Crop
     by_hand: Written | None
+    tokens: tuple[str, ...] = ()
 
 
 def describe(
@@ -32,18 +34,21 @@ def describe(
     class_word: str,
     captioner: Captioner | None = None,
     progress: Progress = silent,
+    tokens: Mapping[str, Sequence[str]] | None = None,
 ) -> Outcome:
     """Write a caption for each kept picture: a person's, if there is one for its photo, else the captioner's.
 
     A caption by a captioner is "{trigger} {class}, ", the photo's tags if `folder_tags` is set, and its words, cut after
-    `max_words`. One by hand is taken as it stands, with {trigger} and {class} filled in; if the trigger word is not in it, it
-    is put first and `note` says so.
+    `max_words`, and the photo's tokens. One by hand is taken as it stands, with {trigger} and {class} filled in; if the trigger
+    word is not in it, it is put first and `note` says so.
 
     Args:
         pictures: rows are `records.Crop` with a file `picture`; only kept ones are read.
         folder: the stage's. Row ids are those of the pictures, data those of `records.Caption` and `note`. No files.
         captions: folder of `<photo id>.txt` or `<photo's stem>.txt`, UTF-8; it need not exist. An empty file fails the row.
         captioner: who writes; None is the one that the settings name.
+        tokens: by photo, what a captioner's caption says of its weaknesses ("blurry", "jpeg artifacts") after all else, so that the flaw has
+            a word of its own and is not learnt as the subject. A photo without any is left as it is.
 
     Raises:
         ModelError: the captioner's weights are missing.
@@ -53,14 +58,17 @@ def describe(
     for row in pictures.kept:
         crop = Crop.of(row)
         by_hand = written(captions, crop.photo)
+        weak = tuple((tokens or {}).get(crop.photo, ()))
         told = (
             [by_hand.text, by_hand.unreadable]
             if by_hand
-            else [row.files["picture"].digest, crop.data(), writer.identity]
+            else [row.files["picture"].digest, crop.data(), writer.identity, *weak]
         )
         items.append(
             Item(
-                row.id, [trigger, class_word, HAND if by_hand else "", *told], _Task(pictures.path(row), crop, by_hand)
+                row.id,
+                [trigger, class_word, HAND if by_hand else "", *told],
+                _Task(pictures.path(row), crop, by_hand, weak),
             )
         )
 
@@ -79,6 +87,7 @@ def describe(
         tags = task.crop.tags if settings.folder_tags else ()
         text = ", ".join([f"{trigger} {class_word}", *tags, words])
         text = " ".join(text.split()[: settings.max_words]).rstrip(",")
+        text = ", ".join([text, *task.tokens])
         return Made({**Caption(task.crop.photo, text, writer.name).data(), "note": ""})
 
     return refresh(

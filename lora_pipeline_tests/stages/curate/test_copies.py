@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from lora_pipeline.demo.world import draw, random_identity, random_scene
-from lora_pipeline.stages.curate.copies import groups
+from lora_pipeline.stages.curate.copies import MARK_DISTANCE, groups
+from lora_pipeline.stages.curate.marks import MARK, MIRROR, PLACE, marks
 from lora_pipeline.stages.curate.measure import Measured, measure
 
 
@@ -22,8 +23,12 @@ def scene(seed: int, size: tuple[int, int] = (480, 360)) -> Image.Image:
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
-def fake(phash: int, look: bytes) -> Measured:
-    return Measured((0, 0, 1, 1), 1.0, 0.5, 0.2, 1, f"{phash:016x}", look.hex())
+def fake(phash: int, look: bytes, mirrored: int = 0x0123_4567_89AB_CDEF) -> Measured:
+    """A photo without marks, of 8 × 8 colours."""
+    small = np.frombuffer(look, dtype=np.uint8).reshape(8, 8, 3)
+    large = small.repeat(2, axis=0).repeat(2, axis=1).tobytes().hex()
+    hashes = f"{phash:016x}", f"{mirrored:016x}"
+    return Measured((0, 0, 1, 1), 1.0, 0.5, 0.2, 1, 0.0, 0.0, 0.0, 0.0, 0.0, 1, *hashes, large, "")
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -41,7 +46,13 @@ COPIES = {
     "contrast": lambda picture: ImageEnhance.Contrast(picture).enhance(1.2),
     "cropped": lambda picture: picture.crop((4, 4, picture.width - 4, picture.height - 4)),
     "boxed": lambda picture: boxed(picture),
+    "mirrored": lambda picture: mirrored(picture),
+    "mirrored, smaller, recompressed": lambda picture: jpeg(mirrored(picture).resize((240, 180)), 60),
 }
+
+
+def mirrored(picture: Image.Image) -> Image.Image:
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 def boxed(picture: Image.Image) -> Image.Image:
@@ -65,6 +76,9 @@ def test_portraits_in_one_pose_are_no_copies_though_their_hashes_are_near() -> N
     rng = np.random.default_rng(3)
     person = random_identity(rng, "woman")
     shots = [measured(draw(person, random_scene(rng, (320, 320))).picture) for _ in range(40)]
+    places = np.concatenate([np.frombuffer(bytes.fromhex(shot.marks), dtype=MARK)["hash"] for shot in shots])
+    shared = np.bitwise_count(places[:, None] ^ places) <= MARK_DISTANCE
+    assert shared.sum() >= len(places) + 10  # eyes and brows are the same, so this test would see them joined, too
     hashes = [int(shot.phash, 16) for shot in shots]
     near = [pair for pair in itertools.combinations(hashes, 2) if (pair[0] ^ pair[1]).bit_count() <= 8]
     assert len(near) >= 5  # so this test would see them joined
@@ -96,6 +110,67 @@ def test_nothing_and_one() -> None:
 def test_plain_pictures_are_copies_of_their_equals_alone() -> None:
     grey, white = bytes([90] * 192), bytes([255] * 192)
     assert groups([fake(0, grey), fake(0, white), fake(0, grey)], 8) == [[0, 2]]
+
+
+def portrait(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return draw(random_identity(rng), random_scene(rng, (480, 640))).picture
+
+
+def cut(picture: Image.Image, left: float, top: float, wide: float, high: float) -> Image.Image:
+    width, height = picture.size
+    box = (left * width, top * height, (left + wide) * width, (top + high) * height)
+    return picture.crop(tuple(round(value) for value in box))  # type: ignore[arg-type]
+
+
+CROPS = {
+    "60 % of it, in a corner": (0.225, 0.0, 0.775, 0.775),
+    "60 % of it, in the middle": (0.11, 0.11, 0.775, 0.775),
+    "a square": (0.0, 0.1, 1.0, 0.75),
+    "upright": (0.15, 0.0, 0.68, 1.0),
+    "most of it": (0.1, 0.05, 0.85, 0.9),
+}
+
+
+@pytest.mark.parametrize("which", CROPS)
+def test_a_crop_is_a_copy(which: str) -> None:
+    """Also of another size, recompressed, and mirrored; no hash of the whole would tell."""
+    found = 0
+    for seed in range(3):
+        crop = cut(portrait(seed), *CROPS[which])
+        saved = jpeg(crop.resize((crop.width * 4 // 5, crop.height * 4 // 5), Image.Resampling.LANCZOS), 80)
+        shots = [measured(picture) for picture in (portrait(seed), portrait(seed + 50), saved)]
+        assert (int(shots[0].phash, 16) ^ int(shots[2].phash, 16)).bit_count() > 4
+        found += groups(shots, 4) == [[0, 2]]
+        found += groups([*shots[:2], measured(mirrored(saved))], 4) == [[0, 2]]
+    assert found >= 5  # of 6: places are found again in most crops, not in all
+
+
+def test_a_part_is_another_framing_and_no_copy() -> None:
+    for seed in range(3):
+        whole = portrait(seed)
+        parts = [cut(whole, 0, 0, 0.6, 1), cut(whole, 0.2, 0.2, 0.55, 0.55), cut(whole, 0, 0.5, 1, 0.5)]
+        assert groups([measured(picture) for picture in (whole, *parts)], 4) == []
+
+
+def test_two_photos_that_share_a_thing_are_no_copies() -> None:
+    thing = scene(5, (200, 200))
+    shots = [scene(seed, (640, 480)) for seed in (1, 2)]
+    for shot, at in zip(shots, ((60, 50), (300, 200)), strict=True):
+        shot.paste(thing, at)
+    told = [measured(shot) for shot in shots]
+    hashes = [np.frombuffer(bytes.fromhex(one.marks), dtype=MARK)["hash"] for one in told]
+    assert np.bitwise_count(hashes[0][:, None] ^ hashes[1]).min() <= MARK_DISTANCE  # so this test would see them joined
+    assert groups(told, 8) == []
+
+
+def test_a_marks_mirror_image_is_known_without_its_picture() -> None:
+    shot = portrait(7)
+    here, there = (marks(picture) for picture in (shot, mirrored(shot)))
+    far = np.bitwise_count((here["hash"] ^ MIRROR)[:, None] ^ there["hash"])
+    assert np.median(far.min(1)) <= MARK_DISTANCE
+    near = far.argmin(1)[far.min(1) <= MARK_DISTANCE]
+    assert np.allclose(0.75 * PLACE - here["x"][far.min(1) <= MARK_DISTANCE], there["x"][near], atol=0.02 * PLACE)
 
 
 def test_ten_thousand_photos() -> None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from lora_pipeline import manifest
+from lora_pipeline.demo.world import draw, random_identity, random_scene
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, read, write
 from lora_pipeline.records import Photo, Quality, Row
@@ -67,7 +68,7 @@ def test_each_fault_is_told_with_its_numbers(photos: Path) -> None:
     put(photos, "dark.png", scene(4, low=0, high=18))
     put(photos, "bright.png", scene(5, low=244, high=256))
     put(photos, "plain.png", Image.new("RGB", (640, 480), (128, 128, 128)))
-    told = run(photos, min_sharpness=5, min_contrast=0.01)
+    told = run(photos, min_sharpness=5, min_contrast=0.01, min_true_side_px=0)
     found = states(told)
     assert found.pop("good.png") == "kept"
     assert found.pop("broken.jpg") == "the file is empty (0 bytes)"
@@ -81,7 +82,7 @@ def test_each_fault_is_told_with_its_numbers(photos: Path) -> None:
     assert found == {}
     assert counts(told.report) == (6, 0, 5, 1)
     assert told.manifest == read(photos.parent / "work")
-    assert CODE_VERSION == "1"
+    assert CODE_VERSION == "2"
 
 
 def test_every_row_that_was_measured_is_a_quality_and_every_source_row_has_a_row(photos: Path) -> None:
@@ -139,6 +140,104 @@ def test_a_copy_that_was_only_made_crisper_and_saved_again_is_not_better(photos:
     sharp = {row.id: Quality.of(row).sharpness for row in told.manifest.rows if row.data}
     assert sharp["a_crisper.jpg"] > sharp["original.jpg"]
     assert states(told)["a_crisper.jpg"] == "copy of original.jpg"
+
+
+def drawn(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return draw(random_identity(rng), random_scene(rng, (480, 600))).picture
+
+
+@pytest.mark.parametrize("method", [Image.Resampling.LANCZOS, Image.Resampling.BICUBIC, Image.Resampling.NEAREST])
+@pytest.mark.parametrize("factor", [1.3, 2, 3])
+def test_a_blown_up_copy_never_wins_over_the_original(photos: Path, factor: float, method: Image.Resampling) -> None:
+    original = drawn(1)
+    blown_up = original.resize((round(480 * factor), round(600 * factor)), method)
+    put(photos, "original.jpg", original, quality=90)
+    put(photos, "a_blown_up.png", blown_up)
+    put(photos, "a_blown_up_and_saved.jpg", blown_up, quality=90)
+    put(photos, "a_saved_at_70.jpg", blown_up, quality=70)
+    put(photos, "a_saved_again.jpg", original, quality=60)
+    put(photos, "a_smaller.png", original.resize((360, 450), Image.Resampling.LANCZOS))
+    told = run(photos).manifest
+    assert [row.id for row in told.kept] == ["original.jpg"]
+    assert {row.data["duplicates"] for row in told.rows if row.data} == {"original.jpg"}
+    for row in told.rows:
+        if row.id.startswith("a_blown_up"):
+            assert 0.75 * 480 < Quality.of(row).true_side_px < 1.2 * 480
+
+
+def test_an_upright_crop_and_a_mirrored_copy_of_a_photo_are_left_out(photos: Path) -> None:
+    put(photos, "original.jpg", drawn(2), quality=90)
+    put(photos, "a_crop.png", drawn(2).crop((60, 30, 450, 560)))
+    put(photos, "a_mirrored.jpg", drawn(2).transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=85)
+    assert [row.id for row in run(photos).manifest.kept] == ["original.jpg"]
+
+
+def weak(photos: Path) -> None:
+    rng = np.random.default_rng(0)
+    put(photos, "good.jpg", drawn(1), quality=90)
+    put(photos, "blown_up.png", drawn(2).resize((48, 60)).resize((480, 600)))
+    grain = rng.normal(0, 30, (600, 480, 1))
+    put(photos, "noisy.png", Image.fromarray(np.clip(np.asarray(drawn(3)) + grain, 0, 255).astype(np.uint8)))
+    put(photos, "blocks.jpg", drawn(4), quality=3)
+    half = drawn(5)
+    half.paste("black", (0, 100, 480, 600))
+    put(photos, "half_black.png", half)
+    burnt = drawn(6)
+    burnt.paste("white", (0, 100, 480, 600))
+    put(photos, "half_white.png", burnt)
+    put(photos, "small.png", drawn(7).crop((0, 0, 250, 200)))
+
+
+WORDS = {
+    "blown_up.png": ("blown up or out of focus: its detail fits into ", "low resolution"),
+    "noisy.png": ("noisy: noise of ", "noisy"),
+    "blocks.jpg": ("JPEG blocks: their excess of ", "jpeg artifacts"),
+    "half_black.png": ("underexposed: 83% of it is black, over 70%", "underexposed"),
+    "half_white.png": ("overexposed: 83% of it is white, over 70%", "overexposed"),
+}
+
+
+def test_what_else_is_wrong_is_told_in_words(photos: Path) -> None:
+    weak(photos)
+    told = states(run(photos, trim_bars=False, min_sharpness=0, min_contrast=0))
+    assert told.pop("good.jpg") == "kept"
+    assert told.pop("small.png") == "too small: its short side of 200 px is under 256"
+    for id, (reason, _) in WORDS.items():
+        assert told[id].startswith(reason)
+
+
+def test_a_weak_photo_may_be_kept_with_words_for_its_weakness(photos: Path) -> None:
+    weak(photos)
+    put(photos, "copy.png", drawn(1).resize((300, 375)))
+    told = run(photos, trim_bars=False, min_sharpness=0, min_contrast=0, quality_tokens=True).manifest
+    assert {row.id: row.data["tokens"] for row in told.kept} == {
+        "good.jpg": [],
+        **{id: [token] for id, (_, token) in WORDS.items()},
+    }
+    assert told.row("small.png").state == told.row("copy.png").state == "dropped"  # no word would help
+    assert all(not row.data["tokens"] for row in run(photos).manifest.rows if row.data)
+
+
+def test_of_copies_a_weak_one_is_not_the_best_for_being_kept(photos: Path) -> None:
+    put(photos, "large_but_dark.png", Image.fromarray((np.asarray(scene(1, (960, 720))) * 0.8).astype(np.uint8)))
+    put(photos, "small.png", scene(1, (640, 480)))
+    dark = Quality.of(run(photos, keep_duplicates=True).manifest.row("large_but_dark.png")).brightness
+    told = run(photos, min_brightness=dark + 0.01, quality_tokens=True).manifest
+    assert [row.id for row in told.kept] == ["small.png"]
+    assert told.row("large_but_dark.png").reason == "copy of small.png"
+
+
+def test_screenshots_are_dropped_if_asked_for(photos: Path) -> None:
+    screenshot = Image.new("RGB", (400, 600), (236, 238, 240))
+    screenshot.paste((10, 90, 200), (0, 0, 400, 60))
+    screenshot.paste(drawn(1).resize((300, 375)), (50, 100))
+    put(photos, "screenshot.png", screenshot)
+    put(photos, "grain.png", Image.fromarray(np.random.default_rng(0).integers(40, 220, (400, 300, 3), dtype=np.uint8)))
+    told = states(run(photos, max_plain=0.6, trim_bars=False))
+    assert told["screenshot.png"].startswith("a screenshot or a drawing: ")
+    assert told["grain.png"].startswith("noisy: ")
+    assert states(run(photos, trim_bars=False))["screenshot.png"] == "kept"
 
 
 def test_equal_files_are_kept_by_name_in_whatever_order_they_come(photos: Path) -> None:

@@ -123,6 +123,26 @@ def test_a_captioner_is_cut_short_and_a_hand_is_not(pictures: Manifest, captions
     assert texts(outcome)["a.jpg@close"] == "jx265 one two three four five"
 
 
+def test_a_weak_photo_has_words_for_it_after_all_others_unless_a_hand_wrote(pictures: Manifest, captions: Path) -> None:
+    def with_tokens(**tokens: tuple[str, ...]) -> Outcome:
+        given = DescribeSettings(max_words=4)
+        told = {"a.jpg": tokens.get("a", ()), "trip/b.jpg": tokens.get("b", ())}
+        folder = captions.parent / "describe"
+        return describe(pictures, folder, given, captions, "jx265", "woman", Parrot("one two three"), tokens=told)
+
+    assert with_tokens().report.computed == 3
+    assert run(pictures, captions, Parrot("one two three"), max_words=4).report.computed == 0  # as if nobody had asked
+    outcome = with_tokens(a=("blurry", "jpeg artifacts"))
+    assert outcome.report.computed == 2
+    assert texts(outcome) == {
+        "a.jpg@close": "jx265 woman, one two, blurry, jpeg artifacts",
+        "a.jpg@medium": "jx265 woman, one two, blurry, jpeg artifacts",
+        "trip/b.jpg@close": "jx265 woman, one two",
+    }
+    (captions / "b.txt").write_text("jx265 at sea")
+    assert texts(with_tokens(b=("noisy",)))["trip/b.jpg@close"] == "jx265 at sea"
+
+
 def test_only_what_changed_is_written_again(pictures: Manifest, captions: Path) -> None:
     run(pictures, captions)
     assert run(pictures, captions).report.computed == 0
