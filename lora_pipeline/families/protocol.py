@@ -69,6 +69,15 @@ class TextEncoder(Protocol):
         """For each text what `predict` needs of it: named tensors without a batch axis, float32, on the CPU."""
         ...
 
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        """The encoders that a LoRA can be trained in, as torch modules by the names of their folders."""
+        ...
+
+    def with_graph(self, texts: Sequence[str]) -> Conditioning:
+        """As `encode`, of texts stacked to a batch axis in front, where the encoders are, and with the graph that their LoRA learns by."""
+        ...
+
     def cut_tokens(self, text: str) -> int:
         """How many tokens at the text's end do not fit and are not seen by the model; 0 if all fit."""
         ...
@@ -103,6 +112,11 @@ class Family(Protocol):
         ...
 
     @property
+    def text_targets(self) -> tuple[str, ...]:
+        """Endings of the names of the text encoders' modules that get a LoRA; empty: text encoders are not trained."""
+        ...
+
+    @property
     def half(self) -> Literal["float16", "bfloat16"]:
         """The 16-bit format that the model was made for, and draws in without overflowing."""
         ...
@@ -117,7 +131,7 @@ class Family(Protocol):
         ...
 
     def digest(self, base: BaseSettings, part: Part = "whole") -> str:
-        """Identity of the weights: of the files' bytes for a folder or file, id@commit for a hub id.
+        """Identity of the weights: of the files' bytes for a folder or file, id@commit for a hub id; of `whole` and `texts` with the clip skip.
 
         Args:
             part: `pictures` is the autoencoder alone, `texts` tokenizer and text encoder, `denoiser` it and its schedule.
@@ -160,20 +174,31 @@ class Family(Protocol):
         """
         ...
 
-    def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str], encoders: Mapping[str, Any] = {}) -> None:
         """Write the LoRA in `module` (injected by peft, adapter "default") so that the stock pipeline loads it as trained.
 
         A .safetensors of float32 with diffusers' key names, written whole; equal weights and metadata give equal bytes.
+
+        Args:
+            encoders: text encoders whose LoRA is written too, by the names of their folders.
         """
         ...
 
-    def pipeline(self, base: BaseSettings, device: str, dtype: str, module: Any = None) -> Any:
-        """The family's stock diffusers pipeline: no safety checker, no progress bar.
+    def pipeline(
+        self,
+        base: BaseSettings,
+        device: str,
+        dtype: str,
+        module: Any = None,
+        encoders: Mapping[str, Any] = {},
+    ) -> Any:
+        """The family's stock diffusers pipeline: no safety checker, no progress bar, the base's clip skip in its text encoder.
 
         `load_lora_weights(path)` and `unload_lora_weights()` take files of `save_lora`.
 
         Args:
             module: a denoiser to draw with in place of the base model's own, such as one in training.
+            encoders: text encoders likewise, by the names of their folders.
 
         Raises:
             ModelError: as `check`.

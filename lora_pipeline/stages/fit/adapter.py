@@ -1,4 +1,4 @@
-"""The LoRA in the denoiser: put in, read out, put back. The only file of this stage that knows peft."""
+"""The LoRA in the denoiser and in text encoders: put in, read out, put back. The only file of this stage that knows peft."""
 
 import math
 from collections.abc import Mapping
@@ -34,6 +34,15 @@ def targets_of(family: Family, settings: FitSettings) -> tuple[str, ...]:
     return (*family.lora_targets, *family.conv_targets)
 
 
+def text_targets_of(family: Family, settings: FitSettings) -> tuple[str, ...]:
+    """As `targets_of`, of the text encoders; none if they are not trained. Raises TrainingError if they are to be and cannot."""
+    if settings.text_encoder_lr and not family.text_targets:
+        raise TrainingError(
+            f"fit.text_encoder_lr {settings.text_encoder_lr:g}: the text encoders of {family.name} are not trained here: set it to 0"
+        )
+    return family.text_targets if settings.text_encoder_lr else ()
+
+
 def inject(
     module: Any,
     targets: tuple[str, ...],
@@ -44,12 +53,12 @@ def inject(
     conv: tuple[int, float] | None = None,
     dora: bool = False,
 ) -> dict[str, Any]:
-    """Put a new LoRA into a denoiser, in place.
+    """Put a new LoRA into a denoiser or a text encoder, in place.
 
     Hu et al. 2021, "LoRA": h = W x + (alpha / dim) · B A x, with A random (from the seed) and B zero, so the model is unchanged.
 
     Args:
-        module: the denoiser, on the CPU (so that A is the same whatever trains it), its parameters frozen.
+        module: the denoiser or encoder, on the CPU (so that A is the same whatever trains it), its parameters frozen.
         targets: endings of the names of the modules that get a LoRA.
         dim: rank.
         alpha: numerator of the scale.
@@ -84,7 +93,7 @@ def inject(
             inject_adapter_in_model(config, module)
         except ValueError as error:
             raise TrainingError(
-                f"the base model's denoiser has no module that a LoRA can be put on ({', '.join(targets)}): {error}"
+                f"the base model's {type(module).__name__} has no module that a LoRA can be put on ({', '.join(targets)}): {error}"
             ) from error
     return parameters(module)
 
@@ -103,11 +112,10 @@ def parameters(module: Any) -> dict[str, Any]:
     return {name: parameter for name, parameter in module.named_parameters() if "lora_" in name}
 
 
-def put_back(module: Any, values: Mapping[str, Any]) -> None:
+def put_back(own: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Overwrite the LoRA's parameters with saved ones. Raises TrainingError if names or shapes differ."""
     import torch
 
-    own = parameters(module)
     if {name: tuple(one.shape) for name, one in own.items()} != {
         name: tuple(one.shape) for name, one in values.items()
     }:

@@ -10,7 +10,7 @@ from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, is_planning
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, FitSettings
-from lora_pipeline.stages.fit.adapter import targets_of
+from lora_pipeline.stages.fit.adapter import targets_of, text_targets_of
 from lora_pipeline.stages.fit.captions import varies
 from lora_pipeline.stages.fit.held_out import without_held_out
 from lora_pipeline.stages.fit.job import Job, epochs_in
@@ -66,6 +66,7 @@ def fit(
     base_family = family(base.family)
     base_family.check(base)
     targets_of(base_family, settings)
+    text_targets_of(base_family, settings)
     total = total_steps(training_set, settings)
     training_set = without_held_out(training_set, settings)
     job = _job(training_set, folder, settings, base, prompt)
@@ -109,10 +110,14 @@ def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: Base
         )
         for row in training_set.kept
     ]
-    settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)
+    # Text encoders that are not trained are what they were before there was a setting for it, and so is the run.
+    untold = _NOT_LEARNT if settings.text_encoder_lr else {*_NOT_LEARNT, "text_encoder_lr"}
+    settings_told = settings.model_dump(mode="json", exclude=untold)
     base_family = family(base.family)
     parts = [base_family.digest(base, "denoiser")]
-    if varies(settings):  # then the run encodes words itself, of which the cached embeddings say nothing
+    if (
+        varies(settings) or settings.text_encoder_lr
+    ):  # then the run encodes words itself, of which the cached embeddings say nothing
         parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
     key = key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
     return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)

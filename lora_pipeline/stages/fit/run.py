@@ -116,7 +116,7 @@ def _finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "_Sa
     }
     _save_state(job, trainer)
     with settled(trainer.optimizer):
-        base_family.save_lora(trainer.module, job.run / file, metadata)
+        base_family.save_lora(trainer.module, job.run / file, metadata, trainer.encoders)
         sample = sampler.draw(epoch) if job.prompt else ""
         held_out_loss = trainer.held_out_loss()
     steps = [step for step in steps_in(job.steps_file) if step.epoch == epoch]
@@ -161,7 +161,7 @@ def _append(file: Path, line: str) -> None:
 
 @dataclass
 class _Sampler:
-    """Draws one picture an epoch with the module in training, from one noise."""
+    """Draws one picture an epoch with the modules in training, from one noise."""
 
     job: Job
     family: Family
@@ -173,11 +173,13 @@ class _Sampler:
         """Path of the picture within the run's folder."""
         import torch
 
-        module = self.trainer.module
+        trainer = self.trainer
         if self._pipeline is None:
-            self._pipeline = self.family.pipeline(self.job.base, self.device, "float32", module)
-        width, height = _commonest_size([one.example for one in self.trainer.examples])
-        module.eval()
+            self._pipeline = self.family.pipeline(
+                self.job.base, self.device, "float32", trainer.module, trainer.encoders
+            )
+        width, height = _commonest_size([one.example for one in trainer.examples])
+        trainer.train(learning=False)
         picture = self._pipeline(
             prompt=self.job.prompt,
             width=width,
@@ -186,7 +188,7 @@ class _Sampler:
             guidance_scale=SAMPLE_GUIDANCE,
             generator=torch.Generator().manual_seed(self.job.settings.seed),
         ).images[0]
-        module.train()
+        trainer.train()
         path = f"samples/epoch-{epoch:04d}.png"
         save(picture, self.job.run / path)
         return path

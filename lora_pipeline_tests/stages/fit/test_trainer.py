@@ -61,7 +61,7 @@ def test_a_caption_that_is_left_out_leaves_the_framing(tmp_path, make_training_s
     framing = [96.0, 80.0, 8.0, 0.0, 64.0, 64.0]
     settings = SETTINGS.model_copy(update={"caption_dropout_rate": 1.0})
     trainer = trainer_of(make_training_set(tmp_path / "framed", framing=framing), tiny_base, settings)
-    told = trainer._told(trainer.examples[0], images_seen=0)
+    (told,) = trainer._told(trainer.examples[:1], images_seen=0)
     assert told["framing"].tolist() == framing
     assert not torch.equal(told["encoder_hidden_states"], trainer.examples[0].conditioning["encoder_hidden_states"])
 
