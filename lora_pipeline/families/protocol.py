@@ -117,6 +117,11 @@ class Family(Protocol):
         ...
 
     @property
+    def clip_skips(self) -> bool:
+        """Whether another layer of its text encoder can be read; see `BaseSettings.clip_skip`."""
+        ...
+
+    @property
     def half(self) -> Literal["float16", "bfloat16"]:
         """The 16-bit format that the model was made for, and draws in without overflowing."""
         ...

@@ -58,8 +58,8 @@ class StableDiffusion15(StockFamily):
     def open_pipeline(self, base: BaseSettings, given: Mapping[str, Any]) -> Any:
         """See `StockFamily.open_pipeline`; without a safety checker, and with no more of the text encoder than clip skip reads.
 
-        sd-scripts (`SdTextEncodingStrategy`) and diffusers (whose `clip_skip` is one less) put a layer's answer through the last norm:
-        what an encoder says that ends with that layer.
+        sd-scripts (`SdTextEncodingStrategy`) and diffusers (whose `clip_skip` is one less) put a layer's answer through the last norm: it is
+        what an encoder answers that ends with that layer. (diffusers 0.42's own `clip_skip` fails with transformers 5.)
         """
         unchecked = {"requires_safety_checker": False, "safety_checker": None, "feature_extractor": None}
         pipeline = super().open_pipeline(base, {**unchecked, **given})

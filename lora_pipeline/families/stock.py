@@ -46,7 +46,7 @@ class StockFamily:
     lora_targets: tuple[str, ...]
     conv_targets: tuple[str, ...] = ()
     text_targets: tuple[str, ...] = ()
-    clip_skips: bool = False  # whether another layer of its text encoder can be read
+    clip_skips: bool = False
     half: Literal["float16", "bfloat16"] = "bfloat16"
 
     pipeline_class: str  # in diffusers, and in the folder's model_index.json
