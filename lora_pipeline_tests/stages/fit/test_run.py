@@ -73,6 +73,27 @@ def test_a_run_leaves_an_epoch_file_each_and_no_state(job_in):
     assert epochs[-1].images_seen == 9
 
 
+def test_what_the_text_encoder_learns_is_drawn_saved_and_gone_on_with(job_in):
+    from safetensors.torch import load_file
+
+    job, frozen = (
+        job_in(name, prompt="a photo", epochs=1, text_encoder_lr=rate) for name, rate in (("both", 1e-2), ("one", 0))
+    )
+    run_until(job, 1)
+    list(run(job, device="cpu"))
+    straight = job_in("straight", prompt="a photo", epochs=1, text_encoder_lr=1e-2)
+    for one in (frozen, straight):
+        list(run(one, device="cpu"))
+    assert files(job) == files(straight)
+    learnt, without = (load_file(one.run / "epoch-0001.safetensors") for one in (job, frozen))
+    texts = {name for name in learnt if name.startswith("text_encoder.text_model.encoder.layers.")}
+    assert learnt.keys() - texts == without.keys()
+    assert all(learnt[name].any() for name in texts)
+    sample = "samples/epoch-0001.png"
+    assert (job.run / sample).read_bytes() == (straight.run / sample).read_bytes()
+    assert (job.run / sample).read_bytes() != (frozen.run / sample).read_bytes()
+
+
 def test_epoch_files_are_the_same_bytes_however_often_the_run_was_stopped(job_in):
     straight = job_in("straight")
     list(run(straight, device="cpu"))
