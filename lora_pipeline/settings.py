@@ -482,7 +482,13 @@ class FitSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _one_rate_for_prodigy(self) -> Self:
+    def _text_encoders_go_along(self) -> Self:
+        if (
+            self.text_encoder_lr and self.network_type != "lora"
+        ):  # diffusers leaves a DoRA's lengths out when it loads one
+            raise ValueError(
+                f"text encoders learn a lora alone, which network_type {self.network_type} is not: set text_encoder_lr to 0"
+            )
         if self.optimizer_type == "Prodigy" and self.text_encoder_lr not in (0, self.unet_lr):
             raise ValueError(
                 f"Prodigy finds one rate for all that is trained: set text_encoder_lr to 0 or to unet_lr ({self.unet_lr:g})"

@@ -78,6 +78,10 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
             {"fit": {"optimizer_type": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0.5}},
             "fit: Prodigy finds one rate for all that is trained: set text_encoder_lr to 0 or to unet_lr (1)",
         ),
+        (
+            {"fit": {"network_type": "dora", "text_encoder_lr": 1e-5}},
+            "fit: text encoders learn a lora alone, which network_type dora is not: set text_encoder_lr to 0",
+        ),
         ({"fit": {"epochs": 0}, "encode": {"repeats": 0}}, "encode.repeats"),
     ],
 )

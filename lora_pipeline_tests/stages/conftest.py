@@ -35,7 +35,7 @@ def random_lora() -> RandomLora:
         inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv, dora=dora)
         encoders = plug.open_texts(base, "cpu", "float32").encoders if texts else {}
         for encoder in encoders.values():
-            inject(encoder, plug.text_targets, 4, 2, seed, dora=dora)
+            inject(encoder, plug.text_targets, 4, 2, seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for part in (unet, *encoders.values()):

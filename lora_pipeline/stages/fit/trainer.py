@@ -173,7 +173,7 @@ class Trainer:
         self.mirror = all(len(one.latents) == 2 for one in examples)
 
     def _inject_texts(self, encoders: Mapping[str, Any], targets: tuple[str, ...]) -> dict[str, Any]:
-        """Put a LoRA into each text encoder, with the denoiser's dim, alpha and dropout; its parameters by folder and name."""
+        """Put a LoRA into each text encoder, of the denoiser's dim, alpha and dropout; its parameters by folder and name."""
         settings, parameters = self.settings, dict[str, Any]()
         for number, (folder, encoder) in enumerate(encoders.items(), start=1):
             adapter.inject(
@@ -183,11 +183,12 @@ class Trainer:
                 adapter.alpha_of(settings),
                 settings.seed + number,
                 settings.network_dropout,
-                dora=settings.network_type == "dora",
             )
             encoder.to(self.device).train()
             if settings.gradient_checkpointing:
-                encoder.gradient_checkpointing_enable({"use_reentrant": False})  # its input needs no gradient
+                # transformers 4 has the older name alone; not reentrant, since the input needs no gradient
+                newer = getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)
+                newer({"use_reentrant": False})
             parameters |= {f"{folder}.{name}": one for name, one in adapter.parameters(encoder).items()}
         return parameters
 
