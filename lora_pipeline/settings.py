@@ -483,9 +483,8 @@ class FitSettings(Section):
 
     @model_validator(mode="after")
     def _text_encoders_go_along(self) -> Self:
-        if (
-            self.text_encoder_lr and self.network_type != "lora"
-        ):  # diffusers leaves a DoRA's lengths out when it loads one
+        # diffusers, when it loads a text encoder's DoRA, leaves its magnitudes out
+        if self.text_encoder_lr and self.network_type != "lora":
             raise ValueError(
                 f"text encoders learn a lora alone, which network_type {self.network_type} is not: set text_encoder_lr to 0"
             )

@@ -64,9 +64,8 @@ class StableDiffusion15(StockFamily):
         unchecked = {"requires_safety_checker": False, "safety_checker": None, "feature_extractor": None}
         pipeline = super().open_pipeline(base, {**unchecked, **given})
         if "text_encoder" not in given:
-            clip = getattr(
-                pipeline.text_encoder, "text_model", pipeline.text_encoder
-            )  # transformers 5 has no text_model
+            # transformers 5 keeps the parts of text_model in the encoder itself
+            clip = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
             layers = clip.encoder.layers
             clip.encoder.layers = layers[: len(layers) + 1 - base.clip_skip]
         return pipeline

@@ -78,13 +78,12 @@ class StableDiffusionXL(StockFamily):
     def open_texts(self, base: BaseSettings, device: str, dtype: str) -> TextEncoder:
         """See `Family.open_texts`."""
         parts = self.open_text_parts(base, device, dtype)
-
         encoders = {"text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}
 
         def told(text: str | list[str]) -> Conditioning:
             # An empty text is encoded as such, as sd-scripts and diffusers' training do; the pipeline, when it draws away from
             # nothing at all, puts zeros in its place (force_zeros_for_empty_prompt).
-            where = parts.text_encoder_2.device  # which are trained may have been moved since
+            where = parts.text_encoder_2.device  # encoders that are trained were moved since
             states, _, pooled, _ = parts.encode_prompt(text, device=where, do_classifier_free_guidance=False)
             return {"encoder_hidden_states": states, "text_embeds": pooled}
 

@@ -150,12 +150,8 @@ class StockFamily:
 
     def digest(self, base: BaseSettings, part: Part = "whole") -> str:
         """See `Family.digest`."""
-        weights = self._weights_digest(base, part)
-        return (
-            weights
-            if base.clip_skip == 1 or part in {"pictures", "denoiser"}
-            else f"{weights}+clip_skip={base.clip_skip}"
-        )
+        reads = part in {"whole", "texts"} and base.clip_skip > 1
+        return self._weights_digest(base, part) + (f"+clip_skip={base.clip_skip}" if reads else "")
 
     def _weights_digest(self, base: BaseSettings, part: Part) -> str:
         model = weights_of(base.model, base.revision)

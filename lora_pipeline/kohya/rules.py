@@ -139,7 +139,7 @@ def unet_only(value: Any, context: Context) -> Verdict:
     """sd-scripts trains the text encoder too, at the rate of all, unless told otherwise."""
     if value:
         return Verdict("as here", "the text encoder is not trained")
-    if context.values.get("text_encoder_lr"):
+    if context.values.get("text_encoder_lr", []) != []:
         return Verdict("as here", "see text_encoder_lr")
     verdict = text_encoder_lr(context.number("learning_rate", TRAINING_DEFAULTS["learning_rate"]), context)
     words = verdict.words or "the text encoder learns at learning_rate, having none of its own"

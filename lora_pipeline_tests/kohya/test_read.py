@@ -211,6 +211,7 @@ def test_a_toml_of_train_network(put):
         ("text_encoder_lr = []", 5e-4),
         ("network_train_unet_only = true", 0),
         ("text_encoder_lr = 0.0", 0),
+        ("text_encoder_lr = 0.0\nnetwork_train_unet_only = false", 0),
         ("text_encoder_lr = 1e-5\nnetwork_train_unet_only = false", 1e-5),
         ("text_encoder_lr = [1e-5, 1e-5]", 1e-5),
     ],

@@ -110,14 +110,13 @@ def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: Base
         )
         for row in training_set.kept
     ]
-    # Text encoders that are not trained are what they were before there was a setting for it, and so is the run.
+    # A run that trains no text encoder is the one that it was before there was a setting for that.
     untold = _NOT_LEARNT if settings.text_encoder_lr else {*_NOT_LEARNT, "text_encoder_lr"}
     settings_told = settings.model_dump(mode="json", exclude=untold)
     base_family = family(base.family)
     parts = [base_family.digest(base, "denoiser")]
-    if (
-        varies(settings) or settings.text_encoder_lr
-    ):  # then the run encodes words itself, of which the cached embeddings say nothing
+    if varies(settings) or settings.text_encoder_lr:
+        # then the run encodes words itself, of which the cached embeddings say nothing
         parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
     key = key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
     return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)

@@ -155,9 +155,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
         self.alphas = torch.tensor(self.schedule.alphas, device=device)
         self.sigmas = torch.tensor(self.schedule.sigmas, device=device)
-        if (
-            varies(settings) and self.texts is None
-        ):  # opened now, so that memory that does not suffice shows before the first step
+        if varies(settings) and self.texts is None:
+            # opened now, so that memory that does not suffice shows before the first step
             texts = family.open_texts(base, device, "float32")
 
             def encode_text(words: str) -> dict[str, Any]:

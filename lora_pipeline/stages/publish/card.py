@@ -180,16 +180,12 @@ def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str], unnamed: st
         if "webui" in files
         else f"\nThere is no file for other programs (ComfyUI, AUTOMATIC1111, Forge): {unnamed}.\n"
     )
-    skip = base.clip_skip
-    skipping = (
-        f"""clip = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
-clip.encoder.layers = clip.encoder.layers[:{1 - skip}]  # clip skip {skip}
+    skipping = ""
+    if base.clip_skip > 1:
+        skipping = f"""clip = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+clip.encoder.layers = clip.encoder.layers[:{1 - base.clip_skip}]  # clip skip {base.clip_skip}
 """
-        if skip > 1
-        else ""
-    )
-    if skip > 1:
-        other += f"\nIt was trained with **clip skip {skip}**, as AUTOMATIC1111 and kohya's trainers count it: set it there too.\n"
+        other += f"\nIt was trained with **clip skip {base.clip_skip}**, as AUTOMATIC1111 and kohya's trainers count it: set it there too.\n"
     return f"""## Use
 
 ```python

@@ -104,8 +104,8 @@ def _network(card: CardFacts, base: BaseFacts, told: Told) -> dict[str, str]:
         "ss_network_dim": str(told.rank),
         "ss_network_alpha": f"{told.alpha:g}",
         "ss_network_dropout": str(fit["network_dropout"] or None),
+        "ss_clip_skip": str(base.clip_skip if base.clip_skip > 1 else None),
     }
-    said["ss_clip_skip"] = str(base.clip_skip if base.clip_skip > 1 else None)
     if base.vae:
         said["ss_vae_name"] = base.vae
     if base.where == "file":  # of a folder or a hub id, there is no one file whose hash a web UI could know
