@@ -494,9 +494,10 @@ def test_texts_in_their_graph_are_those_that_were_cached(of_family):
 def test_clip_skip_reads_the_layer_that_sd_scripts_reads(tiny, tmp_path, skip):
     """Layer −skip through the last norm (`SdTextEncodingStrategy`), for captions and, of both prompts, for pictures."""
     import numpy as np
+    from diffusers import StableDiffusionPipeline
 
     one, base = family("sd15"), BaseSettings(family="sd15", model=str(tiny.build(tmp_path)), clip_skip=skip)
-    stock = one.pipeline(base.model_copy(update={"clip_skip": 1}), "cpu", "float32")
+    stock = StableDiffusionPipeline.from_pretrained(base.model)
     texts = ("grey", WORDS[1])
     tokens = stock.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
     clip = getattr(stock.text_encoder, "text_model", stock.text_encoder)
