@@ -1,15 +1,17 @@
-"""`python -m benchmarks [QUESTION …]`: measure again, and write each answer beside its question."""
+"""`python -m benchmarks [--peers FOLDER] [QUESTION …]`: measure again, and write each answer beside its question."""
 
+import argparse
 import json
+import os
 import platform
 import subprocess
-import sys
 import time
 from importlib import import_module, metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-QUESTIONS = ("executor", "startup")
+QUESTIONS = ("executor", "group_offload", "growth", "peers", "startup", "step")
+PACKAGES = ("dagster", "torch", "diffusers", "peft", "transformers", "accelerate", "pillow")
 
 
 def circumstances() -> dict[str, object]:
@@ -17,21 +19,37 @@ def circumstances() -> dict[str, object]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False
     ).stdout.strip()
-    versions = {name: metadata.version(name) for name in ("dagster", "torch", "diffusers", "pillow")}
+    versions = {name: metadata.version(name) for name in PACKAGES}
     return {
         "commit": commit,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "device": _device(),
         "versions": versions,
         "on": time.strftime("%Y-%m-%d"),
     }
 
 
+def _device() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
 def main() -> None:
     """Ask each question and write its result."""
-    for question in sys.argv[1:] or QUESTIONS:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of: {', '.join(QUESTIONS)}; all by default")
+    parser.add_argument("--peers", type=Path, help="folder in which the other trainers are checked out, or will be")
+    asked = parser.parse_args()
+    for question in asked.questions:
+        if question not in QUESTIONS:
+            parser.error(f"there is no question '{question}'; there are: {', '.join(QUESTIONS)}")
+    for question in asked.questions or QUESTIONS:
         print(question)
-        answer = import_module(f"benchmarks.{question}.ask").ask()
+        given = {"peers": asked.peers} if question == "peers" else {}
+        answer = import_module(f"benchmarks.{question}.ask").ask(**given)
         text = json.dumps({**circumstances(), **answer}, indent=1)
         (HERE / question / "result.json").write_text(text + "\n", encoding="utf-8")
         print(text)

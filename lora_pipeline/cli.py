@@ -31,7 +31,7 @@ def _store(home: Path | None) -> Store:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the subject: small letters, digits, - and _.")],
-    photos: Annotated[Path, typer.Option(help="Folder of photos. It is only ever read.")],
+    photos: Annotated[Path, typer.Option(help="Folder of photos, a .zip of one, or a video. It is only ever read.")],
     kind: Annotated[str, typer.Option(help="person, pet, product or style.")],
     trigger: Annotated[str, typer.Option(help="Trigger word: a made-up word that will mean this subject.")],
     class_word: Annotated[
@@ -148,6 +148,25 @@ def status(name: str, home: Home = None) -> None:
     from lora_pipeline.summary import standing
 
     print(standing(flow.status(flow.work(_store(home), name))))
+
+
+@app.command()
+def forecast(name: str, changes: Change = None, home: Home = None) -> None:
+    """What training would take: steps, hours, energy, money, memory. Makes the training set of these settings, and trains nothing."""
+    from dataclasses import replace
+
+    from lora_pipeline import flow
+    from lora_pipeline.changes import changed
+    from lora_pipeline.progress import bars
+    from lora_pipeline.summary import outlook
+
+    work = flow.work(_store(home), name, bars())
+    work = replace(work, settings=changed(work.settings, changes or []))
+    flow.make_training_set(work)
+    good, words = outlook(work, flow.forecast(work))
+    print(words)
+    if not good:
+        raise typer.Exit(1)
 
 
 @app.command()

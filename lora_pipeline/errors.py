@@ -17,6 +17,10 @@ class SubjectError(PipelineError):
     """A subject's folder or `subject.yaml` is missing or wrong."""
 
 
+class SourceError(PipelineError):
+    """What the photos come from (a library's index or server, an archive, a video) is out of reach or cannot be read."""
+
+
 class PhotoError(PipelineError):
     """One photo cannot be used. Becomes a row with this reason; never stops the others."""
 
@@ -31,3 +35,7 @@ class ModelError(PipelineError):
 
 class TrainingError(PipelineError):
     """Training cannot start or must stop: no pictures, a loss that is not finite, no memory."""
+
+
+class OutOfMemory(TrainingError):
+    """What is trained does not fit into the memory that there is."""

@@ -6,11 +6,12 @@ Each reads the manifests before it, calls one verb, and returns its outcome.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from lora_pipeline import manifest
+from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Photo
@@ -25,7 +26,7 @@ from lora_pipeline.stages import fit as fitting
 from lora_pipeline.stages import grade as grading
 from lora_pipeline.stages import publish as publishing
 from lora_pipeline.store import Store, write_text
-from lora_pipeline.subject import Subject, load
+from lora_pipeline.subject import Subject, load, names
 
 USED = "settings.json"
 
@@ -62,8 +63,10 @@ def work(store: Store, name: str, progress: Progress = silent) -> Work:
 
 
 def collect(work: Work) -> Outcome:
-    """The photo folder → `source_photos`."""
-    return collecting.collect(work.subject.photos, work.folder("collect"), work.settings.collect, work.progress)
+    """The photo folder, or what stands in its place → `source_photos`."""
+    return collecting.collect(
+        work.subject.origin, work.folder("collect"), work.settings.collect, work.progress, cropping.yaw_deg
+    )
 
 
 def curate(work: Work) -> Outcome:
@@ -104,8 +107,22 @@ def encode(work: Work) -> Outcome:
         settings.base,
         settings.fit.batch_size,
         encoding.Words(work.subject.trigger, work.subject.class_word),
+        pool(work) if settings.encode.regularisation_pool else (),
         work.progress,
     )
+
+
+def pool(work: Work) -> list[encoding.Pooled]:
+    """The other subjects of this one's kind and class, and which of them refuse to be its regularisation pictures. Raises SubjectError."""
+    mine = work.subject
+    others = [load(work.store, name) for name in names(work.store) if name != mine.name]
+    return [
+        encoding.Pooled(
+            other.name, manifest.read(work.store.work(other.name, "conceal")), refused=other.refuses_pool(mine)
+        )
+        for other in others
+        if (other.kind, other.class_word.casefold()) == (mine.kind, mine.class_word.casefold())
+    ]
 
 
 def fit(work: Work, on_epoch: fitting.OnEpoch = fitting.to_nobody) -> Outcome:
@@ -115,6 +132,36 @@ def fit(work: Work, on_epoch: fitting.OnEpoch = fitting.to_nobody) -> Outcome:
     return fitting.fit(
         work.made("encode"), work.folder("fit"), settings.fit, settings.base, prompt, on_epoch, work.progress
     )
+
+
+def as_trained(work: Work) -> Work:
+    """The work with the settings that its checkpoints were really trained with, where training had to save memory."""
+    trained = fitting.as_trained(work.settings.fit, work.made("fit"))
+    return replace(work, settings=work.settings.model_copy(update={"fit": trained}))
+
+
+def forecast(work: Work) -> fitting.Forecast | None:
+    """What training would take, as `fit` would find things now; None if it is finished. A few steps may be tried.
+
+    Raises:
+        SubjectError: a person has not agreed to be trained on.
+        TrainingError, ModelError: what training would raise.
+    """
+    _agreed(work)
+    subject, settings, folder = work.subject, work.settings, work.folder("fit")
+    records = sorted(
+        (work.store.data / "work").glob(f"*/fit/runs/*/{fitting.FORECAST}"), key=lambda file: -file.stat().st_mtime
+    )
+    prompt = subject.fill(settings.fit.sample_prompt)
+    return fitting.forecast(work.made("encode"), folder, settings.fit, settings.base, prompt, records)
+
+
+def _agreed(work: Work) -> None:
+    subject = work.subject
+    if subject.kind == "person" and subject.consent is None:
+        raise SubjectError(
+            f"nothing of {subject.name} is trained, not even a step for a forecast: no consent is recorded"
+        )
 
 
 def draw(work: Work) -> Outcome:
@@ -153,17 +200,21 @@ def publish(work: Work) -> Outcome:
     photos = {row.id: Photo.of(row).digest for row in work.made("collect").kept}
     training_set = fitting.without_held_out(work.made("encode"), work.settings.fit)
     used = {str(row.data["photo"]) for row in training_set.kept if not row.data.get("regularisation")}
+    beside = sum(bool(row.data.get("regularisation")) for row in training_set.kept)
     aside = len(fitting.held_out(training_set).kept)
     card = publishing.CardFacts(
         name=subject.name,
         kind=subject.kind,
         trigger=subject.trigger,
         class_word=subject.class_word,
-        consent=None if subject.consent is None else subject.consent.model_dump(mode="json"),
-        settings=work.settings.model_dump(mode="json"),
+        consent=None if subject.consent is None else subject.consent.model_dump(mode="json", exclude_defaults=True),
+        settings=as_trained(work).settings.model_dump(
+            mode="json", exclude={"forecast"}
+        ),  # what the person pays is no part of it
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
-        | ({"pictures kept aside": aside} if aside else {}),
+        | ({"pictures kept aside": aside} if aside else {})
+        | ({"regularisation pictures": beside} if beside else {}),
         examples=tuple(Example.of(row) for row in training_set.kept),
     )
     return publishing.publish(
@@ -223,8 +274,19 @@ def take(step: Step, work: Work, run: Callable[[Work], Outcome] | None = None) -
     return outcome
 
 
+def make_training_set(work: Work) -> None:
+    """Run the steps up to the training set and with it, so that training can be forecast. Raises SubjectError without consent."""
+    _agreed(work)
+    for step in STEPS[: [step.noun for step in STEPS].index("training_set") + 1]:
+        take(step, work)
+
+
 def used_settings(step: Step, work: Work) -> dict[str, Any]:
-    """The sections of the settings that a step reads, and its code version."""
+    """The sections of the settings that a step has read, as they were really used, and its code version."""
+    return _settings_of(step, as_trained(work) if "fit" in step.sections else work)
+
+
+def _settings_of(step: Step, work: Work) -> dict[str, Any]:
     tree = work.settings.model_dump(mode="json")
     return {**{section: tree[section] for section in step.sections}, "code_version": step.code_version}
 
@@ -272,7 +334,7 @@ def _changed_settings(step: Step, work: Work) -> list[str]:
         before = cast(dict[str, Any], json.loads((work.folder(step.folder) / USED).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return []
-    now = used_settings(step, work)
+    now = _settings_of(step, work)
     told = [] if before.get("code_version") == step.code_version else ["the code of this stage is newer"]
     for section in step.sections:
         for name, value in now[section].items():

@@ -7,6 +7,7 @@ set as it was, so runs of settings and photos long changed can still be asked ab
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ _NOUNS = dict(
         strict=True,
     )
 )
+_WHOSE = {"regularisation": "of a folder", "pool": "of other subjects", "generated": "drawn by the base model"}
 _GRID_ID = re.compile(r"e(\d+)/p\d+/s\d+")
 _EPOCH = re.compile(r"(?:epoch\s*)?0*(\d+)", re.IGNORECASE)
 
@@ -66,7 +68,8 @@ class TrainedPhoto:
         since: whether what is made of the file now is still what was trained on. `changed` may be the photo, or how it is
             cut, covered or encoded.
         pictures: what was cut from it.
-        regularisation: whether it shows others of the class; then its id begins with `regularisation/` and it has no path.
+        regularisation: whether it shows others of the class. Then it has no path, and its id begins with `regularisation/` (of a folder),
+            `pool/<subject>/` (of another subject) or `generated/` (drawn by the base model).
     """
 
     id: str
@@ -107,14 +110,14 @@ class Lineage:
             return [f"{self.asked}: drawn by the base model without a LoRA, so no photo of {self.subject} is in it"]
         photos = [photo for photo in self.photos if not photo.regularisation]
         pictures = sum(len(photo.pictures) for photo in photos)
-        beside = len(self.photos) - len(photos)
-        others = f", beside {_many(beside, 'regularisation picture')}" if beside else ""
+        beside = [photo for photo in self.photos if photo.regularisation]
+        others = f", beside {_beside(beside)}" if beside else ""
         told = [
             f"{self.asked}: epoch {self.epoch} of run {self.run[:16]}, {self.lora}",
             f"made of {_many(len(photos), 'photo')} ({_many(pictures, 'picture')}{others}; training set {self.trained_on[:16]})",
         ]
         for photo in self.photos:
-            gone = "; no longer in the photo folder" if photo.since == "gone" else ""
+            gone = "; no longer in the source" if photo.since == "gone" else ""
             changed = "; the photo, or how it is cut or encoded, has changed since" if photo.since == "changed" else ""
             told += ["", f"{photo.id}  (sha256 {photo.digest[:16]}{gone}{changed})"]
             for picture in photo.pictures:
@@ -160,6 +163,7 @@ class Descent:
         grid: validation pictures drawn by those checkpoints.
         released: files released from those checkpoints.
         aside: keys of the runs in which it was kept aside for the held-out loss.
+        beside: (subject, key of the run) of other subjects that it stood beside in training, as a regularisation picture.
     """
 
     subject: str
@@ -174,16 +178,20 @@ class Descent:
     grid: tuple[Path, ...]
     released: tuple[Path, ...]
     aside: tuple[str, ...] = ()
+    beside: tuple[tuple[str, str], ...] = ()
 
     def lines(self) -> list[str]:
         """In words, for a terminal."""
-        told = [f"{self.photo}  ({self.path or 'no longer in the photo folder'})"]
+        told = [f"{self.photo}  ({self.path or 'no longer in the source'})"]
         if self.stopped:
             told.append(f"is not in the training set: it stops at {self.stopped}: {self.reason}")
         else:
             told.append(f"is in the training set as {', '.join(self.pictures)}")
         told += [f"  not as {id}: {reason}" for id, reason in self.left_out]
         told += [f"kept aside for the held-out loss in run {run[:16]}, which did not train on it" for run in self.aside]
+        told += [
+            f"stood beside {subject} as a regularisation picture, in run {run[:16]}" for subject, run in self.beside
+        ]
         if not self.checkpoints:
             return [*told, "no checkpoint, validation picture or released file is made of it"]
         for run in dict.fromkeys(made.run for made in self.checkpoints):
@@ -267,7 +275,7 @@ def ask(store: Store, subject: str, of: str) -> list[str]:
         return _lineage(left, *found).lines()
     photo = _find_photo(left, of)
     if photo is not None:
-        return _descent(left, photo).lines()
+        return _descent(store, left, photo).lines()
     raise PipelineError(
         _unknown(left, of, "epoch, LoRA file, drawn picture or photo", [*_checkpoint_names(left), *left.photos])
     )
@@ -306,7 +314,7 @@ def made_from(store: Store, subject: str, photo: str) -> Descent:
     id = _find_photo(left, photo)
     if id is None:
         raise PipelineError(_unknown(left, photo, "photo", left.photos))
-    return _descent(left, id)
+    return _descent(store, left, id)
 
 
 def _read(store: Store, subject: str) -> _Left:
@@ -555,10 +563,25 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _descent(left: _Left, id: str) -> Descent:
+def _beside(photos: Sequence[TrainedPhoto]) -> str:
+    """Regularisation pictures, counted by whose they are."""
+    whose = Counter(_WHOSE[photo.id.split("/")[0]] for photo in photos for _ in photo.pictures)
+    told = ", ".join(f"{count} {words}" for words, count in whose.items())
+    return f"{_many(whose.total(), 'regularisation picture')}: {told}"
+
+
+def _stood_beside(store: Store, subject: str, photo: str) -> Iterable[tuple[str, str]]:
+    """Other subjects' runs that a photo was a regularisation picture of."""
+    for name in sorted(fit.parent.name for fit in store.work(subject, "fit").parents[1].glob("*/fit")):
+        for run in _runs(read(store.work(name, "fit"))):
+            if any(Example.of(row).photo == f"pool/{subject}/{photo}" for row in run.examples):
+                yield name, run.key
+
+
+def _descent(store: Store, left: _Left, id: str) -> Descent:
     source = left.row("collect", id)
-    beside = left.row("encode", id)
-    if beside is not None and beside.state == "kept" and Example.of(beside).regularisation:
+    now = [Example.of(row) for row in left.stages["encode"].kept]
+    if any(example.photo == id and example.regularisation for example in now):
         stopped, reason, left_out = "", "", ()
     else:
         stopped, reason, left_out = _stop(left, id)
@@ -584,6 +607,7 @@ def _descent(left: _Left, id: str) -> Descent:
             if role in row.files
         ),
         aside=tuple(run.key for run in left.runs if id in run.aside),
+        beside=tuple(_stood_beside(store, left.subject, id)),
     )
 
 
@@ -599,7 +623,7 @@ def _stop(left: _Left, id: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
         rows = [row for row in left.stages[stage].rows if row.id == id or _photo_of(row) == id]
         if not rows:
             gone = stage == "collect" and left.stages[stage].rows
-            why = "it is no longer in the photo folder" if gone else "it has not come so far yet; run the pipeline"
+            why = "it is no longer in the source" if gone else "it has not come so far yet; run the pipeline"
             return _NOUNS[stage], why, ()
         lost = [row for row in rows if row.state != "kept"]
         if len(lost) == len(rows):

@@ -14,6 +14,8 @@ Box = tuple[int, int, int, int]
 Kind = Literal["person", "pet", "product", "style"]
 Framing = Literal["close", "medium", "full", "whole"]
 Whose = Literal["subject", "stranger", "unsure"]
+KNOWN_ONLY = 0.0
+"""Confidence of a face that the photo library knows and the detector did not find: every find of a detector's scores higher."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,14 @@ class Photo(Record):
     """A source photo as it is on disk.
 
     Args:
-        path: absolute path of the person's file, only ever read.
+        path: absolute path of the person's file, only ever read; of a photo out of an archive, a video or a server, that of
+            the copy that `collect` keeps.
         digest: SHA-256 of the file's bytes.
         width_px, height_px: of the upright picture.
         format: Pillow's name of the format ("JPEG", "HEIF", …).
         taken: when, as the EXIF says ("2026:03:01 12:30:00"), or empty. No other EXIF is kept.
+        tags: names of the folders in which it lies, outermost first.
+        known_faces: where the photo library says that the subject's face is.
     """
 
     path: str
@@ -85,6 +90,8 @@ class Photo(Record):
     height_px: int
     format: str
     taken: str = ""
+    tags: tuple[str, ...] = ()
+    known_faces: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Quality(Record):
     """What `curate` measured of a photo, inside `trim`.
 
     Args:
-        path, digest, width_px, height_px: as in `Photo`.
+        path, digest, width_px, height_px, tags, known_faces: as in `Photo`.
         trim: what is left of the upright photo when plain bars are cut off.
         sharpness: variance of the Laplacian of the luma (0 to 255) at 512 px on the long side; a smaller photo at its own size.
         brightness: mean luma, 0 (black) to 1 (white).
@@ -111,6 +118,8 @@ class Quality(Record):
     contrast: float
     phash: str
     duplicates: str = ""
+    tags: tuple[str, ...] = ()
+    known_faces: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,12 +129,13 @@ class Face(Record):
     Args:
         photo: id of the photo.
         box: around the face, brow to chin, pixels of the upright photo.
-        confidence: the detector's own score (its scale differs by detector).
+        confidence: the detector's own score (its scale differs by detector); `KNOWN_ONLY` of a face that it did not find.
         landmarks: (x, y) points, pixels of the upright photo: outer and inner corner of the picture's right eye, the same
             of its left eye, base of the nose (dlib's five points).
         descriptor: identity vector of 128 numbers (dlib's ResNet); two of one person lie under 0.6 (Euclidean).
         yaw_deg: head yaw from the landmarks, positive when the nose points to the picture's right; about ±10.
         whose: the subject's, a stranger's, or too unsure to say.
+        known: whether the photo library says that it is the subject's.
     """
 
     photo: str
@@ -135,6 +145,7 @@ class Face(Record):
     descriptor: tuple[float, ...]
     yaw_deg: float
     whose: Whose = "unsure"
+    known: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,7 @@ class Crop(Record):
         strangers: other people's faces that reach into the crop, in the crop's own pixels.
         yaw_deg: of the subject's head, or None.
         photo_digest: SHA-256 of the photo's file.
+        tags: as in `Photo`.
     """
 
     photo: str
@@ -161,6 +173,7 @@ class Crop(Record):
     strangers: tuple[Box, ...] = ()
     yaw_deg: float | None = None
     photo_digest: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

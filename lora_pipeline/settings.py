@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lora_pipeline.errors import SettingsError
 
+NetworkType = Literal["lora", "dora", "lokr", "loha"]
+
 
 class Section(BaseModel):
     """A frozen part of the tree. A misspelt key is refused with the nearest name."""
@@ -79,6 +81,21 @@ class CollectSettings(Section):
     subfolders: Annotated[
         bool, Field(description="Whether photos in folders under the photo folder are taken too.")
     ] = True
+    video_frames: Annotated[
+        int, Field(ge=1, le=1000, description="At most so many frames of a video become photos (1 to 1000).")
+    ] = 40
+    video_window_s: Annotated[
+        float,
+        Field(ge=0.1, le=60, description="Of each stretch of a video, the sharpest frame counts (seconds, 0.1 to 60)."),
+    ] = 1.0
+    video_angle_deg: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=60,
+            description="Heads turned by less than this from each other show the same angle, of which a video's scene gives one frame (degrees, 1 to 60).",
+        ),
+    ] = 10.0
 
 
 class CurateSettings(Section):
@@ -230,6 +247,10 @@ class DescribeSettings(Section):
     )
     blip_revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest.")] = ""
     max_words: Annotated[int, Field(ge=3, le=200, description="A caption is cut after so many words (3 to 200).")] = 60
+    folder_tags: Annotated[
+        bool,
+        Field(description="Whether the names of the folders in which a photo lies stand in a captioner's caption."),
+    ] = False
 
 
 class EncodeSettings(Section):
@@ -289,6 +310,27 @@ class EncodeSettings(Section):
             description="Folder of pictures of others of the class, seen as often as the subject's together; empty is none."
         ),
     ] = ""
+    regularisation_pool: Annotated[
+        bool,
+        Field(
+            description="Whether pictures of other subjects of the same kind and class are regularisation pictures too; of a person only if `consent.regularisation` says so."
+        ),
+    ] = False
+    regularisation_generated: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10000,
+            description="So many regularisation pictures are drawn by the base model, of 'a photo of a {class}'; 0 is none (0 to 10000).",
+        ),
+    ] = 0
+    regularisation_sampling_steps: Annotated[
+        int, Field(ge=1, le=200, description="Denoising steps of a picture that the base model draws (1 to 200).")
+    ] = 25
+    regularisation_guidance_scale: Annotated[
+        float,
+        Field(ge=1, le=30, description="Guidance of a picture that the base model draws; 1 is none (1 to 30)."),
+    ] = 7.0
     prior_loss_weight: Annotated[
         float, Field(ge=0, le=10, description="What a regularisation picture's loss is multiplied by (0 to 10).")
     ] = 1.0
@@ -316,6 +358,14 @@ class FitSettings(Section):
     gradient_accumulation_steps: Annotated[
         int, Field(ge=1, le=1000, description="Batches whose gradients are summed up before an update (1 to 1000).")
     ] = 1
+    num_processes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="Processes that train together, each on a graphics card of its own and with its own batch, over all machines (1 to 1024).",
+        ),
+    ] = 1
     held_out_share: Annotated[
         float,
         Field(
@@ -325,8 +375,10 @@ class FitSettings(Section):
         ),
     ] = 0.0
     network_type: Annotated[
-        Literal["lora", "dora"],
-        Field(description="dora also learns how long each output's weights are; only diffusers draws it as trained."),
+        NetworkType,
+        Field(
+            description="dora also learns how long each output's weights are; only diffusers draws it as trained. lokr and loha say more with as many numbers; load_lora_weights of diffusers does not read them for most models."
+        ),
     ] = "lora"
     network_dim: Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA (1 to 1024).")] = 32
     network_alpha: Annotated[
@@ -344,6 +396,14 @@ class FitSettings(Section):
         float,
         Field(gt=0, le=1024, description="Alpha of network_conv_dim, as network_alpha of network_dim (0 to 1024)."),
     ] = 1.0
+    network_factor: Annotated[
+        int,
+        Field(
+            ge=-1,
+            le=1024,
+            description="How high and wide the first of lokr's two matrices may be, so that a greater one makes a smaller file; -1 is near the root of the weight's sides (-1 to 1024).",
+        ),
+    ] = -1
     rank_stabilised: Annotated[
         bool, Field(description="Whether the LoRA's output is scaled by alpha / sqrt(dim) in place of alpha / dim.")
     ] = False
@@ -457,6 +517,18 @@ class FitSettings(Section):
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")
     ] = False
+    retry_with_less_memory: Annotated[
+        bool,
+        Field(
+            description="Whether a run that runs out of memory begins again, once, with gradient checkpointing and half the batch at double accumulation."
+        ),
+    ] = False
+    base_precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "int8", "nf4"],
+        Field(
+            description="Number format in which the base model's denoiser is held while training; the LoRA stays float32. int8 and nf4 are bitsandbytes', on a graphics card."
+        ),
+    ] = "fp32"
     mixed_precision: Annotated[
         Literal["no", "bf16", "fp16"], Field(description="Number format of the forward pass; no is float32.")
     ] = "no"
@@ -492,6 +564,60 @@ class FitSettings(Section):
             raise ValueError(
                 f"Prodigy finds one rate for all that is trained: set text_encoder_lr to 0 or to unet_lr ({self.unet_lr:g})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        lycoris = self.network_type in {"lokr", "loha"}
+        if lycoris and self.network_dropout:
+            raise ValueError(f"network_dropout is not defined for {self.network_type}: set it to 0")
+        if lycoris and self.base_precision == "nf4":
+            raise ValueError(
+                f"network_type {self.network_type} cannot be put on a base in nf4: set base_precision to int8"
+            )
+        return self
+
+
+class ForecastSettings(Section):
+    """What a training run may take before it begins, and what it costs."""
+
+    max_hours: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10000,
+            description="Training that is forecast to last longer does not begin; 0 is no limit (hours, 0 to 10000).",
+        ),
+    ] = 0.0
+    max_cost: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100000,
+            description="Training that is forecast to cost more does not begin; 0 is no limit (money, as the prices, 0 to 100000).",
+        ),
+    ] = 0.0
+    price_per_hour: Annotated[
+        float, Field(ge=0, le=10000, description="Rent of the machine; 0 is none (money an hour, 0 to 10000).")
+    ] = 0.0
+    watts: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100000,
+            description="What the machine draws while it trains, to forecast energy; 0 is not known (watts, 0 to 100000).",
+        ),
+    ] = 0.0
+    price_per_kwh: Annotated[
+        float, Field(ge=0, le=1000, description="Price of that energy; 0 is none (money a kilowatt-hour, 0 to 1000).")
+    ] = 0.0
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.price_per_kwh and not self.watts:
+            raise ValueError("price_per_kwh is of energy, which is not known: set watts too")
+        if self.max_cost and not (self.price_per_hour or self.price_per_kwh):
+            raise ValueError("max_cost needs a price: set price_per_hour, or watts and price_per_kwh")
         return self
 
 
@@ -570,6 +696,7 @@ class Settings(Section):
     describe: DescribeSettings = DescribeSettings()
     encode: EncodeSettings = EncodeSettings()
     fit: FitSettings = FitSettings()
+    forecast: ForecastSettings = ForecastSettings()
     grade: GradeSettings = GradeSettings()
     publish: PublishSettings = PublishSettings()
     check: CheckSettings = CheckSettings()

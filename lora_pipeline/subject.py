@@ -4,10 +4,11 @@ import datetime
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self, cast
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.recipes import recipe
@@ -28,6 +29,90 @@ class Consent(Section):
     ]
     given_on: Annotated[datetime.date, Field(description="The day on which they agreed (YYYY-MM-DD).")]
     scope: Annotated[str, Field(min_length=1, description="What they agreed to, in a sentence.")]
+    regularisation: Annotated[
+        bool,
+        Field(description="Whether they agreed that their pictures stand beside another subject's in its training."),
+    ] = False
+
+
+class PhotoPrism(Section):
+    """A PhotoPrism library, of which only the index and the files are read."""
+
+    person: Annotated[
+        str, Field(min_length=1, description="The subject's name (or alias) in PhotoPrism, under People.")
+    ]
+    database: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="PhotoPrism's index: the file index.db, or mysql://user@host:3306/photoprism without the password.",
+        ),
+    ]
+    originals: Annotated[Path, Field(description="PhotoPrism's originals folder, as seen from this machine.")]
+    sidecar: Annotated[
+        Path | None,
+        Field(description="PhotoPrism's side-car folder, where it keeps JPEGs made of HEIC, raw and video files."),
+    ] = None
+    password_env: Annotated[
+        str,
+        Field(min_length=1, description="Name of the environment variable that holds the database user's password."),
+    ] = "PHOTOPRISM_DATABASE_PASSWORD"
+
+    @model_validator(mode="after")
+    def _a_server_or_a_file(self) -> Self:
+        if "://" not in self.database:
+            return self
+        # Not a field's validator: pydantic's message would hold the field, and so the password.
+        address = urlsplit(self.database)
+        if address.password:
+            raise ValueError(
+                "database: leave the password out: it is read from the environment variable that password_env names"
+            )
+        if (
+            address.scheme not in {"mysql", "mariadb"}
+            or not address.hostname
+            or not address.username
+            or not address.path
+        ):
+            raise ValueError("database: write it as mysql://user@host:3306/photoprism, or name the file index.db")
+        return self
+
+    def placed(self, folder: Path) -> Self:
+        """With relative paths made absolute, under the subject's folder."""
+        sidecar = None if self.sidecar is None else folder / self.sidecar.expanduser()
+        file = self.database if "://" in self.database else str(folder / Path(self.database).expanduser())
+        return self.model_copy(
+            update={"originals": folder / self.originals.expanduser(), "sidecar": sidecar, "database": file}
+        )
+
+
+class Immich(Section):
+    """An Immich server, of which only people, faces and originals are asked for."""
+
+    person: Annotated[str, Field(min_length=1, description="The subject's name in Immich, under People.")]
+    address: Annotated[
+        str, Field(pattern=r"^https?://.+", description="The server's address, such as http://192.168.1.5:2283.")
+    ]
+    key_env: Annotated[
+        str, Field(min_length=1, description="Name of the environment variable that holds an API key of the server's.")
+    ] = "IMMICH_API_KEY"
+
+
+class Source(Section):
+    """A photo library in which the subject's face is named, in place of a folder: one of these."""
+
+    photoprism: Annotated[PhotoPrism | None, Field(description="A PhotoPrism library.")] = None
+    immich: Annotated[Immich | None, Field(description="An Immich server.")] = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.photoprism is None) == (self.immich is None):
+            raise ValueError("name one library: photoprism or immich")
+        return self
+
+
+Origin = Path | PhotoPrism | Immich
+"""Where photos come from; a path is that of a folder, a zip or a video."""
 
 
 class Subject(Section):
@@ -36,8 +121,14 @@ class Subject(Section):
     name: Annotated[str, Field(description="The folder's name, and the partition's.")]
     kind: Annotated[Kind, Field(description="person, pet, product or style.")]
     photos: Annotated[
-        Path, Field(description="Folder of photos, only ever read; a relative one is under the subject's folder.")
-    ]
+        Path | None,
+        Field(
+            description="Folder of photos, a .zip of one, or a video; only ever read. A relative one is under the subject's folder."
+        ),
+    ] = None
+    source: Annotated[
+        Source | None, Field(description="In place of photos: a library in which the subject's face is named.")
+    ] = None
     trigger: Annotated[
         str, Field(min_length=1, description="Trigger word: the made-up word that will mean this subject.")
     ]
@@ -65,9 +156,50 @@ class Subject(Section):
             raise ValueError("a name has small letters, digits, - and _, at most 63, and starts with a letter or digit")
         return name
 
+    @model_validator(mode="after")
+    def _photos_from_somewhere(self) -> Self:
+        if (self.photos is None) == (self.source is None):
+            raise ValueError(
+                "say where the photos come from: photos (a folder, a .zip or a video) or source, one of them"
+            )
+        return self
+
+    @property
+    def origin(self) -> Origin:
+        """Where the photos come from."""
+        library = self.source and (self.source.photoprism or self.source.immich)
+        origin = library or self.photos
+        assert origin is not None  # by _photos_from_somewhere and _one_of_them
+        return origin
+
+    def placed(self, folder: Path) -> Self:
+        """With relative paths made absolute, under the subject's folder."""
+        changes: dict[str, object] = {}
+        if self.photos is not None:
+            changes["photos"] = folder / self.photos.expanduser()
+        if self.reference is not None:
+            changes["reference"] = folder / self.reference.expanduser()
+        if self.source is not None and self.source.photoprism is not None:
+            library = self.source.photoprism.placed(folder)
+            changes["source"] = self.source.model_copy(update={"photoprism": library})
+        return self.model_copy(update=changes)
+
     def whole_settings(self) -> Settings:
         """The recipe's settings with this subject's changes. Raises SettingsError."""
         return recipe(self.recipe).changed(self.settings, f"{self.name}/{FILE}: settings")
+
+    def refuses_pool(self, other: "Subject") -> str:
+        """Why pictures of this subject may not be regularisation pictures of the other; empty if they may."""
+        if self.trigger.casefold() == other.trigger.casefold():
+            return f"it has the same trigger word, {self.trigger}"
+        if self.consent is None:
+            return "nobody's consent is recorded" if self.kind == "person" else ""
+        if not self.consent.regularisation:
+            return (
+                f"the consent of {self.consent.given_by} is not recorded as covering it; if it does, set regularisation: true "
+                f"under consent in {self.name}/{FILE}"
+            )
+        return ""
 
     def fill(self, prompt: str) -> str:
         """A prompt with {trigger} and {class} filled in."""
@@ -95,8 +227,7 @@ def load(store: Store, name: str) -> Subject:
         raise SubjectError(f"{file}: {sentences(error)}") from None
     if subject.name != name:
         raise SubjectError(f"{file} says name: {subject.name}, but its folder is {name}; make them equal")
-    reference = None if subject.reference is None else folder / subject.reference.expanduser()
-    return subject.model_copy(update={"photos": folder / subject.photos.expanduser(), "reference": reference})
+    return subject.placed(folder)
 
 
 def names(store: Store) -> list[str]:
@@ -110,8 +241,8 @@ def new(store: Store, subject: Subject) -> Path:
     file = folder / FILE
     if file.exists():
         raise SubjectError(f"there is a subject '{subject.name}' already: {file}")
-    if not (folder / subject.photos.expanduser()).is_dir():
-        raise SubjectError(f"the photo folder {subject.photos} is not there")
+    if isinstance(origin := subject.placed(folder).origin, Path) and not origin.exists():
+        raise SubjectError(f"the photos {origin} are not there; name a folder, a .zip or a video that is")
     subject.whole_settings()
     tree = subject.model_dump(mode="json", by_alias=True)
     (folder / "captions").mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What the terminal prints at the end: tables of numbers, the choice, where things lie."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lora_pipeline.flow import STEPS, Standing, Work
@@ -8,6 +9,7 @@ from lora_pipeline.manifest import Report
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
 from lora_pipeline.settings import Section
+from lora_pipeline.stages.fit import Compared, Forecast, compare, objections
 
 
 def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) -> str:
@@ -47,10 +49,29 @@ def _result(work: Work) -> list[str]:
     checkpoints, released = work.made("fit"), work.made("publish")
     lines.append(f"grid: {work.folder('scores') / 'grid.png'}")
     if checkpoints.kept:
-        lines.append(f"loss curve: {checkpoints.path(checkpoints.kept[-1], 'lora').parent / 'loss.png'}")
+        run = checkpoints.path(checkpoints.kept[-1], "lora").parent
+        lines.append(f"loss curve: {run / 'loss.png'}")
+        lines += _as_forecast(run)
     if released.kept:
         lines.append(f"LoRA file: {released.path(released.kept[0], 'lora')}")
     return lines
+
+
+def _as_forecast(run: Path) -> list[str]:
+    """A line of what a finished run was forecast to take and took; none if it was not forecast."""
+    told = [
+        f"{what} {forecast}, came {happened} ({off})"
+        for what, forecast, happened, off in map(Compared.in_words, compare(run))
+    ]
+    return [f"forecast of training: {'; '.join(told)}"] if told else []
+
+
+def outlook(work: Work, forecast: Forecast | None) -> tuple[bool, str]:
+    """Whether training may begin, and its forecast in words; None is for a run that is finished."""
+    if forecast is None:
+        return True, f"{work.subject.name}: nothing is left to train, all {work.settings.fit.epochs} epochs are there"
+    against = objections(forecast, work.settings.forecast, work.settings.fit)
+    return not against, "\n".join([f"{work.subject.name}: {forecast.in_words(work.settings.forecast)}", *against])
 
 
 def standing(standings: Sequence[Standing]) -> str:

@@ -59,6 +59,7 @@ def test_the_summary_tells_of_every_stage_and_of_what_came_out(first: str) -> No
         "why: ",
         "grid: ",
         "loss curve: ",
+        "forecast of training: ",
         "LoRA file: ",
     ):
         assert words in first

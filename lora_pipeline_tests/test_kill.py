@@ -32,7 +32,7 @@ for step in flow.STEPS:
 """
 
 # What holds times and places of this machine rather than results: when a file was written, how long a step took, where the job lies.
-OF_THIS_MACHINE = (".digests.json", "steps.jsonl", "epochs.jsonl", "job.json")
+OF_THIS_MACHINE = (".digests.json", "steps.jsonl", "epochs.jsonl", "job.json", ".events")
 # The others tell of what is finer than a row: a photo searched for faces, a step of training, a picture embedded.
 ITEM_IS_A_ROW = {"source_photos", "curated_photos", "blurred_set", "captions", "validation_grids"}
 SMALL = {

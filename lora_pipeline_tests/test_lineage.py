@@ -1,14 +1,17 @@
 """Lineage over manifests as the stages leave them: two runs, of which the earlier knew a photo that is gone now."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from lora_pipeline import manifest
@@ -196,7 +199,7 @@ def test_an_earlier_run_knows_photos_that_are_gone_and_that_others_changed_since
         ("gone.jpg", "gone", key_of("gone.jpg")),
     ]
     text = "\n".join(told.lines())
-    assert f"gone.jpg  (sha256 {key_of('gone.jpg')[:16]}; no longer in the photo folder)" in text
+    assert f"gone.jpg  (sha256 {key_of('gone.jpg')[:16]}; no longer in the source)" in text
     assert "has changed since" in text
 
 
@@ -248,7 +251,7 @@ def test_a_photo_that_went_nowhere_says_where_it_stopped_and_why(
 
 def test_a_photo_that_is_gone_is_still_known_to_the_run_it_went_into(world: World) -> None:
     told = made_from(world.store, "anna", "gone.jpg")
-    assert (told.path, told.stopped, told.reason) == ("", "source_photos", "it is no longer in the photo folder")
+    assert (told.path, told.stopped, told.reason) == ("", "source_photos", "it is no longer in the source")
     assert [made.run for made in told.checkpoints] == [OLD]
     assert told.grid == ()
 
@@ -289,6 +292,7 @@ def test_a_subject_that_is_not_there_is_answered_with_the_nearest(world: World) 
 def test_asking_loads_no_torch(world: World) -> None:
     code = f"""
 import sys
+import zipfile
 from pathlib import Path
 from lora_pipeline.lineage import ask
 from lora_pipeline.store import Store
@@ -318,3 +322,67 @@ def test_a_photo_kept_aside_made_no_checkpoint_and_both_ways_say_so(world: World
     assert aside.aside == (other,)
     assert any("kept aside for the held-out loss in run" in line for line in aside.lines())
     assert made_from(mine.store, "anna", "trip/b.jpg").aside == ()
+
+
+def test_regularisation_pictures_are_told_apart_and_who_lent_one_can_ask(world: World, tmp_path: Path) -> None:
+    mine = World(Store(shutil.copytree(world.store.subject("anna").parents[1], tmp_path / "data")))
+    lent = World(mine.store)
+    key = key_of("of bea")
+    others = [
+        example("pool/anna/a.jpg", "close"),
+        example("pool/anna/a.jpg", "full"),
+        example("generated/0001", ""),
+        example("regularisation/x.jpg", ""),
+    ]
+    rows = [row.with_data(regularisation=True) for row in others]
+    folder = lent.store.work("bea", "fit") / "runs" / key[:16]
+    trained_on = manifest.write(folder, [example("b.jpg", "close"), *rows], "trained_on").digest
+    (folder / "job.json").write_text(json.dumps({"key": key, "trained_on": trained_on}))
+    save_file({"weight": np.zeros(1, np.float32)}, folder / "epoch-0001.safetensors")
+    line = {
+        "epoch": 1,
+        "file": "epoch-0001.safetensors",
+        "digests": {"epoch-0001.safetensors": digest_file(folder / "epoch-0001.safetensors")},
+    }
+    (folder / "epochs.jsonl").write_text(json.dumps(line))
+    manifest.write(lent.store.work("bea", "encode"), [example("b.jpg", "close"), *rows])
+    lent.store.work("bea", "collect").mkdir()
+
+    told = photos_of(mine.store, "bea", str(folder / "epoch-0001.safetensors"))
+    assert [photo.id for photo in told.photos if photo.regularisation] == [
+        "generated/0001",
+        "pool/anna/a.jpg",
+        "regularisation/x.jpg",
+    ]
+    words = "beside 4 regularisation pictures: 1 drawn by the base model, 2 of other subjects, 1 of a folder"
+    assert f"made of 1 photo (1 picture, {words};" in told.lines()[1]
+    shown = made_from(mine.store, "bea", "pool/anna/a.jpg")
+    assert (shown.stopped, shown.pictures) == ("", ("pool/anna/a.jpg@close", "pool/anna/a.jpg@full"))
+
+    of_anna = made_from(mine.store, "anna", "a.jpg")
+    assert of_anna.beside == (("bea", key),)
+    assert f"stood beside bea as a regularisation picture, in run {key[:16]}" in of_anna.lines()
+    assert made_from(mine.store, "anna", "trip/b.jpg").beside == ()
+
+
+def test_a_photo_that_has_left_its_source_is_out_of_the_set_but_known_to_its_checkpoints(tmp_path: Path) -> None:
+    from lora_pipeline.settings import CollectSettings
+    from lora_pipeline.stages.collect import collect
+
+    mine, archive = World(Store(tmp_path / "data")), tmp_path / "photos.zip"
+    mine.store.subject("anna").mkdir(parents=True)
+    (mine.store.subject("anna") / "subject.yaml").write_text("name: anna")
+    for names in (("a.png", "b.png"), ("a.png",)):
+        with zipfile.ZipFile(archive, "w") as opened:
+            for name in names:
+                buffer = io.BytesIO()
+                Image.new("RGB", (32, 32), "red").save(buffer, "PNG")
+                opened.writestr(name, buffer.getvalue())
+        assert [row.id for row in collect(archive, mine.work("collect"), CollectSettings()).manifest.rows] == [*names]
+        if "b.png" in names:
+            manifest.write(mine.work("fit"), run(mine, NEW, [example("a.png", "close"), example("b.png", "close")], 2))
+    told = photos_of(mine.store, "anna", "2")
+    assert {photo.id: photo.since == "gone" for photo in told.photos} == {"a.png": False, "b.png": True}
+    gone = made_from(mine.store, "anna", "b.png")
+    assert (gone.stopped, gone.reason) == ("source_photos", "it is no longer in the source")
+    assert [(made.run, made.epoch) for made in gone.checkpoints] == [(NEW, 1), (NEW, 2)]

@@ -50,6 +50,22 @@ def test_flux_person():
     assert steps("flux_person", 20, (1024, 1024)) == 13 * 150  # ⌈20 · 30 ÷ 4⌉ an epoch
 
 
+def test_sd15_dreambooth():
+    whole = recipe("sd15_dreambooth")
+    assert (whole.base.family, whole.base.vae) == ("sd15", "stabilityai/sd-vae-ft-mse")
+    assert whole.base.model != recipe("sd15_person").base.model  # a fine-tune
+    assert (whole.encode.regularisation_generated, whole.encode.prior_loss_weight) == (200, 1.0)
+    assert steps("sd15_dreambooth", 40) == 10 * 100  # 40 pictures × 5 ÷ 2; with as many looks at the class it is
+    assert 2 * steps("sd15_dreambooth", 40) == steps("sd15_person", 40)  # as long as this
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_base_draws_the_class_as_it_draws_the_subject(name):
+    whole = recipe(name)
+    assert whole.encode.regularisation_guidance_scale == whole.grade.guidance_scale
+    assert whole.encode.regularisation_sampling_steps == whole.grade.sampling_steps
+
+
 def test_sd15_portrait_and_sdxl_person():
     portrait = recipe("sd15_portrait")
     assert (portrait.fit.network_dim, portrait.fit.min_snr_gamma, portrait.describe.max_words) == (64, 5, 100)

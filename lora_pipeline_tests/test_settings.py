@@ -118,3 +118,15 @@ def test_every_choice_can_be_chosen() -> None:
             for choice in get_args(info.annotation):
                 if isinstance(choice, str):
                     Settings().changed({section: {field: choice}}, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"network_type": "lokr", "network_dropout": 0.1}, "fit: network_dropout is not defined for lokr"),
+        ({"network_type": "loha", "base_precision": "nf4"}, "fit: network_type loha cannot be put on a base in nf4"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(change, words) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Settings().changed({"fit": change}, "x")

@@ -7,7 +7,7 @@ import pytest
 
 from lora_pipeline.errors import PipelineError, SettingsError, SubjectError
 from lora_pipeline.store import Store, write_text
-from lora_pipeline.subject import Subject, load, names, new
+from lora_pipeline.subject import Immich, PhotoPrism, Subject, load, names, new
 
 GOOD = """\
 name: ann
@@ -100,7 +100,7 @@ def test_wrong_settings_name_the_file(store: Store) -> None:
         load(store, "ann").whole_settings()
 
 
-def given(photos: Path, **changes: Any) -> Subject:
+def given(photos: Path | None, **changes: Any) -> Subject:
     tree = {
         "name": "ann",
         "kind": "person",
@@ -148,3 +148,60 @@ def test_a_subject_is_never_overwritten(store: Store, tmp_path: Path) -> None:
     with pytest.raises(SubjectError, match="there is a subject 'ann' already"):
         new(store, given(tmp_path / "pictures"))
     assert (store.subject("ann") / "subject.yaml").read_text() == GOOD
+
+
+LIBRARY = GOOD.replace(
+    "photos: photos", "source: {photoprism: {person: Ann, database: index.db, originals: ~/o, sidecar: s}}"
+)
+
+
+def test_a_library_in_place_of_photos(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(store, LIBRARY)
+    origin, folder = load(store, "ann").origin, store.subject("ann")
+    assert isinstance(origin, PhotoPrism)
+    assert (origin.database, origin.originals) == (str(folder / "index.db"), tmp_path / "o")
+    assert (origin.sidecar, origin.password_env) == (folder / "s", "PHOTOPRISM_DATABASE_PASSWORD")
+    put(store, LIBRARY.replace("index.db", "'mysql://me@host:3307/photoprism'"))
+    origin = load(store, "ann").origin
+    assert isinstance(origin, PhotoPrism)
+    assert origin.database == "mysql://me@host:3307/photoprism"
+    put(store, GOOD.replace("photos: photos", "source: {immich: {person: Ann, address: 'http://host:2283'}}"))
+    assert load(store, "ann").origin == Immich(person="Ann", address="http://host:2283", key_env="IMMICH_API_KEY")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD.replace("photos: photos\n", ""), "say where the photos come from"),
+        (
+            LIBRARY + "photos: photos\n",
+            "say where the photos come from: photos (a folder, a .zip or a video) or source",
+        ),
+        (LIBRARY.replace("photoprism:", "photoprsm:"), "there is no setting 'photoprsm'; did you mean 'photoprism'?"),
+        (LIBRARY.replace("originals", "orginals"), "there is no setting 'orginals'; did you mean 'originals'?"),
+        (LIBRARY.replace("source:", "sorce:"), "there is no setting 'sorce'; did you mean 'source'?"),
+        (GOOD.replace("photos: photos", "source: {}"), "name one library: photoprism or immich"),
+        (LIBRARY.replace("index.db", "'mysql://me:secret@host/photos'"), "leave the password out"),
+        (LIBRARY.replace("index.db", "'postgres://me@host/photos'"), "write it as mysql://user@host:3306/photoprism"),
+        (LIBRARY.replace("index.db", "'mysql://host/photos'"), "write it as mysql://user@host:3306/photoprism"),
+        (GOOD.replace("photos: photos", "source: {immich: {person: Ann, address: host}}"), "source.immich.address"),
+    ],
+)
+def test_a_source_that_is_wrong_is_told_in_words(store: Store, text: str, words: str) -> None:
+    put(store, text)
+    with pytest.raises(SubjectError) as told:
+        load(store, "ann")
+    assert words in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_a_new_subjects_photos_may_be_a_file_and_its_source_a_library(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"")
+    new(store, given(tmp_path / "photos.zip"))
+    assert load(store, "ann").origin == tmp_path / "photos.zip"
+    (store.subject("ann") / "subject.yaml").unlink()
+    library = {"photoprism": {"person": "Ann", "database": "/index.db", "originals": "/originals"}}
+    subject = given(None, source=library)
+    new(store, subject)
+    assert load(store, "ann") == subject

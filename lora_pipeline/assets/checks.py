@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from lora_pipeline import flow
+from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import Work
 from lora_pipeline.manifest import Manifest
+from lora_pipeline.stages.fit import objections
 
 CONSENT = dg.AssetCheckSpec(
     "consent_recorded",
@@ -30,6 +33,12 @@ CAPTIONED = dg.AssetCheckSpec(
 )
 COMPLETE = dg.AssetCheckSpec(
     "set_complete", asset="training_set", blocking=True, description="Every captioned picture is encoded."
+)
+WITHIN_LIMITS = dg.AssetCheckSpec(
+    "training_within_limits",
+    asset="training_set",
+    blocking=True,
+    description="Training is forecast to stay within the limits of time and money, and to fit into memory.",
 )
 FINITE = dg.AssetCheckSpec(
     "finite_loss", asset="lora_checkpoints", blocking=True, description="Every epoch's loss is a finite number."
@@ -114,6 +123,18 @@ def set_complete(captions: Manifest, made: Manifest) -> dg.AssetCheckResult:
         else f"{len(made.kept)} pictures are encoded"
     )
     return result(COMPLETE, bool(made.kept) and not missing, words)
+
+
+def training_within_limits(work: Work) -> dg.AssetCheckResult:
+    """The forecast of the training that this training set is for."""
+    try:
+        forecast = flow.forecast(work)
+    except PipelineError as error:
+        return result(WITHIN_LIMITS, False, str(error))
+    if forecast is None:
+        return result(WITHIN_LIMITS, True, "nothing is left to train")
+    against = objections(forecast, work.settings.forecast, work.settings.fit)
+    return result(WITHIN_LIMITS, not against, "; ".join(against) or forecast.in_words(work.settings.forecast))
 
 
 def finite_loss(losses: Sequence[float]) -> dg.AssetCheckResult:

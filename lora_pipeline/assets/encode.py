@@ -1,17 +1,21 @@
 """`training_set`."""
 
+from collections import Counter
 from typing import Any
 
-from lora_pipeline.assets.checks import COMPLETE, set_complete
+from lora_pipeline.assets.checks import COMPLETE, WITHIN_LIMITS, set_complete, training_within_limits
 from lora_pipeline.assets.report import table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import read
 from lora_pipeline.records import Example
-from lora_pipeline.stages.encode import REGULARISATION
+from lora_pipeline.stages.encode import FOLDER, GENERATED, POOL, REGULARISATION
+from lora_pipeline.stages.fit import without_held_out
+
+_WHOSE = {FOLDER: "a folder's", POOL: "other subjects'", GENERATED: "the base model's"}
 
 
-@stage("training_set", after=["blurred_set", "captions"], gpu=True, checks=[COMPLETE])
+@stage("training_set", after=["blurred_set", "captions"], gpu=True, checks=[COMPLETE, WITHIN_LIMITS])
 def training_set(work: Work, outcome: Outcome) -> Shown:
     """Pictures and captions as the trainer takes them: buckets, repeats, cached latents and text embeddings."""
     examples = [Example.of(row) for row in outcome.manifest.kept]
@@ -21,20 +25,23 @@ def training_set(work: Work, outcome: Outcome) -> Shown:
     shown = {
         "buckets": table(("bucket", "pictures", "pictures × repeats", "remarks"), lines),
         "photos": len({example.photo for example in examples if not example.regularisation}),
-        **_beside(work, examples),
+        **_beside(work, outcome),
     }
-    return shown, [set_complete(work.made("describe"), outcome.manifest)]
+    return shown, [set_complete(work.made("describe"), outcome.manifest), training_within_limits(work)]
 
 
-def _beside(work: Work, examples: list[Example]) -> dict[str, Any]:
-    """Of the regularisation pictures: how many, their share of what is seen in an epoch, and which cannot be used."""
-    others = [one for one in examples if one.regularisation]
+def _beside(work: Work, outcome: Outcome) -> dict[str, Any]:
+    """Of the regularisation pictures: how many and whose, their share of what is trained on in an epoch, and which cannot be used."""
     unused = [row for row in read(work.folder("encode"), REGULARISATION).rows if row.state != "kept"]
-    if not others and not unused:
+    if not unused and not any(Example.of(row).regularisation for row in outcome.manifest.kept):
         return {}
-    share = sum(one.repeats for one in others) / max(1, sum(one.repeats for one in examples))
+    trained = without_held_out(outcome.manifest, work.settings.fit).kept
+    others = [row for row in trained if Example.of(row).regularisation]
+    whose = Counter(_WHOSE[row.id.split("/")[0]] for row in others)
+    share = sum(Example.of(row).repeats for row in others) / max(1, sum(Example.of(row).repeats for row in trained))
     return {
         "regularisation pictures": len(others),
+        "regularisation pictures by whose they are": dict(whose),
         "regularisation pictures' share of an epoch": f"{share:.0%}",
         "regularisation pictures left out": table(("picture", "why"), [(row.id, row.reason) for row in unused]),
     }

@@ -1,18 +1,20 @@
 """`lora_checkpoints`, and `epoch_checkpoint`: each epoch, in the UI while training still runs."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from lora_pipeline import flow
-from lora_pipeline.assets.checks import FINITE, LOADS, checkpoint_loads, finite_loss
+from lora_pipeline.assets.checks import FINITE, LOADS, checkpoint_loads, finite_loss, training_within_limits
 from lora_pipeline.assets.partitions import subject_epochs
 from lora_pipeline.assets.report import picture, table
 from lora_pipeline.assets.stage import GROUP, Shown, stage
+from lora_pipeline.errors import TrainingError
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Checkpoint, Row
-from lora_pipeline.stages.fit import EpochReport
+from lora_pipeline.stages.fit import EpochReport, at, compare
 
 epoch_checkpoint = dg.AssetSpec(
     "epoch_checkpoint",
@@ -28,6 +30,9 @@ def _train(work: Work, context: dg.AssetExecutionContext) -> Outcome:
     def show(row: Row, report: EpochReport) -> None:
         show_epoch(context, Manifest(work.folder("fit"), (row,)), report)
 
+    within = training_within_limits(work)  # again: this asset may be the only one that is asked for
+    if not within.passed:
+        raise TrainingError(str(within.description))
     return flow.fit(work, show)
 
 
@@ -54,8 +59,12 @@ def _epoch_metadata(made: Manifest, row: Row, report: EpochReport) -> dict[str, 
     checkpoint, file = Checkpoint.of(row), made.path(row, "lora")
     shown: dict[str, Any] = {
         "loss": checkpoint.loss,
+        "loss, smoothed": report.smoothed_loss,
+        "gradient norm": report.gradient_norm,
         "learning rate": checkpoint.learning_rate,
         "seconds a step": report.seconds_per_step,
+        "images a second": report.images_per_s,
+        "memory (MiB)": report.memory_mib,
         "images seen": checkpoint.images_seen,
         "LoRA file": dg.MetadataValue.path(str(file)),
         "training run": checkpoint.run,
@@ -78,6 +87,8 @@ def lora_checkpoints(work: Work, outcome: Outcome) -> Shown:
     columns = ("epoch", "loss", "learning rate", "images seen", "file")
     rows = [_line(made, row, checkpoint) for row, checkpoint in epochs]
     shown: dict[str, Any] = {"epochs": table(columns, rows)}
+    if (trained := flow.as_trained(work).settings.fit) != work.settings.fit:
+        shown["memory did not suffice"] = f"at {at(work.settings.fit)}: trained at {at(trained)}"
     if epochs:
         last = epochs[-1][1]
         shown |= {
@@ -85,8 +96,21 @@ def lora_checkpoints(work: Work, outcome: Outcome) -> Shown:
             "loss curve": picture(made.path(epochs[-1][0], "lora").parent / "loss.png", "loss curve"),
             "training run": last.run,
             "trained on (manifest digest)": last.trained_on,
+            **what_was_forecast(made.path(epochs[-1][0], "lora").parent),
         }
     return shown, [finite_loss([checkpoint.loss for _, checkpoint in epochs]), checkpoint_loads(made)]
+
+
+def what_was_forecast(run: Path) -> dict[str, Any]:
+    """What was forecast beside what happened, as a table, and how far off it was, as numbers that the UI plots over runs."""
+    compared = compare(run)
+    if not compared:
+        return {}
+    rows = [one.in_words() for one in compared]
+    return {
+        "forecast and what happened": table(("what", "forecast", "happened", "off by"), rows),
+        **{f"forecast of {one.what} off by (%)": round(100 * one.off, 1) for one in compared},
+    }
 
 
 def _line(made: Manifest, row: Row, checkpoint: Checkpoint) -> tuple[object, ...]:

@@ -77,10 +77,18 @@ def nightly(context: dg.ScheduleEvaluationContext, house: House) -> Iterator[dg.
 
 
 def watched(store: Store, name: str) -> list[Path]:
-    """The files whose change rebuilds a subject: its photos, its captions by hand, its subject.yaml. Raises SubjectError."""
+    """The files whose change rebuilds a subject: its photos, its captions by hand, its subject.yaml. Raises SubjectError.
+
+    A photo library is not asked at each tick whether anything changed in it: `nightly` does that.
+    """
     its = subject.load(store, name)
     folder = store.subject(name)
-    photos = [found.path for found in find(its.photos, its.whole_settings().collect.subfolders)]
+    if not isinstance(its.origin, Path):
+        photos = []
+    elif its.origin.is_file():  # a zip or a video
+        photos = [its.origin]
+    else:
+        photos = [found.path for found in find(its.origin, its.whole_settings().collect.subfolders)]
     return sorted([*photos, *folder.glob("captions/*.txt"), folder / subject.FILE])
 
 

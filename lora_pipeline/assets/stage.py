@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -75,7 +75,7 @@ def stage(
         )
         def asset(context: dg.AssetExecutionContext, house: House, config: config_type) -> dg.MaterializeResult:  # pyright: ignore[reportInvalidTypeForm, reportMissingTypeArgument, reportUnknownParameterType]
             try:
-                work = _work(context, house, step.sections[0], given(config))
+                work = _work(context, house, {step.sections[0]: given(config)})
                 outcome = flow.take(step, work, lambda work: take(work, context))
                 shown, results = show(work, outcome)
             except PipelineError as error:
@@ -91,7 +91,18 @@ def stage(
     return make
 
 
-def _work(context: dg.AssetExecutionContext, house: House, section: str, changes: dict[str, Any]) -> Work:
+def _work(context: dg.AssetExecutionContext, house: House, own: dict[str, dict[str, Any]]) -> Work:
     progress = bars() if os.isatty(2) else lines(context.log.info)
     work = flow.work(house.store, context.partition_key, progress)
-    return replace(work, settings=work.settings.changed({section: changes}, "launchpad")) if changes else work
+    changes = {**_of_the_run(context), **own}
+    return replace(work, settings=work.settings.changed(changes, "launchpad")) if any(changes.values()) else work
+
+
+def _of_the_run(context: dg.AssetExecutionContext) -> dict[str, dict[str, Any]]:
+    """The launchpad's changes of all assets of this run: a forecast before training is of the training that this run will do."""
+    ops = cast(dict[str, Any], context.run.run_config.get("ops", {}))
+    given = {step.sections[0]: ops[step.noun].get("config", {}) for step in flow.STEPS if step.noun in ops}
+    return {
+        section: {name: value for name, value in fields.items() if value is not None}
+        for section, fields in given.items()
+    }

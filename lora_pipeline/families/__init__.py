@@ -1,7 +1,9 @@
 """Plugs: one file a base-model family, behind the protocol in `protocol.py`. Nothing heavy is imported before it is needed."""
 
+import gc
 import logging
 import os
+import sys
 
 from lora_pipeline.errors import SettingsError
 from lora_pipeline.families.flux import Flux
@@ -12,6 +14,7 @@ from lora_pipeline.families.protocol import (
     NoiseSchedule,
     PictureEncoder,
     PredictionKind,
+    Quantised,
     TextEncoder,
 )
 from lora_pipeline.families.qwen_image import QwenImage
@@ -28,10 +31,12 @@ __all__ = [
     "NoiseSchedule",
     "PictureEncoder",
     "PredictionKind",
+    "Quantised",
     "TextEncoder",
     "base_path",
     "best_device",
     "family",
+    "give_back_memory",
 ]
 
 # Three warnings that are no news to anybody here: a kernel for 4-bit weights that is not installed, that a LoRA of the denoiser
@@ -80,3 +85,13 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def give_back_memory() -> None:
+    """Let go of models that nobody holds any more: torch keeps their place on a graphics card, and from other processes, until it is told."""
+    gc.collect()
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -3,9 +3,9 @@
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lora_pipeline.store import whole
 
@@ -53,8 +53,14 @@ def alpha_in(metadata: Mapping[str, str], module: str) -> float | None:
     for pattern, alpha in own.items():  # as peft's get_pattern_key matches them
         if re.match(rf"(.*\.)?({pattern})$", name):
             return float(alpha)
-    alpha = adapter.get(f"{part}.lora_alpha")
+    alpha = adapter.get(f"{part}.lora_alpha", adapter.get(f"{part}.alpha"))  # the latter of a LoKr or LoHa
     return None if alpha is None else float(alpha)
+
+
+def lycoris_kind(keys: Iterable[str]) -> Literal["lokr", "loha", ""]:
+    """Which of the two a file holds, by its tensors' names; empty: a LoRA or DoRA."""
+    names = list(keys)
+    return "lokr" if any(".lokr_" in key for key in names) else "loha" if any(".hada_" in key for key in names) else ""
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PredictionKind = Literal["epsilon", "v_prediction", "flow"]
 Part = Literal["whole", "pictures", "texts", "denoiser"]
+Quantised = Literal["int8", "nf4"]
 Conditioning = dict[str, "Tensor"]
 
 
@@ -102,6 +103,11 @@ class Family(Protocol):
         ...
 
     @property
+    def denoiser_folder(self) -> str:
+        """The denoiser's folder in a diffusers model, which is its name in the pipeline and what names in a LoRA file begin with."""
+        ...
+
+    @property
     def lora_targets(self) -> tuple[str, ...]:
         """Endings of the names of the denoiser's modules that get a LoRA."""
         ...
@@ -154,8 +160,17 @@ class Family(Protocol):
         """Load tokenizer and text encoder. Raises ModelError."""
         ...
 
-    def open_denoiser(self, base: BaseSettings, device: str, dtype: str) -> Any:
-        """Load the denoiser as a torch module whose parameters need no gradient. Raises ModelError."""
+    def open_denoiser(self, base: BaseSettings, device: str, dtype: str, quantised: Quantised | None = None) -> Any:
+        """Load the denoiser as a torch module whose parameters need no gradient.
+
+        Args:
+            dtype: "float32", "float16" or "bfloat16".
+            quantised: how its linear layers are held: int8 is LLM.int8() (Dettmers et al. 2022), nf4 the 4 bits of QLoRA (Dettmers et
+                al. 2023), both by bitsandbytes; `dtype` is then that of all else, and what nf4 computes in.
+
+        Raises:
+            ModelError: as `check`; or there is no graphics card to quantise on.
+        """
         ...
 
     def noise(self, base: BaseSettings) -> NoiseSchedule:
@@ -180,12 +195,19 @@ class Family(Protocol):
         ...
 
     def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str], encoders: Mapping[str, Any] = {}) -> None:
-        """Write the LoRA in `module` (injected by peft, adapter "default") so that the stock pipeline loads it as trained.
+        """Write the LoRA, DoRA, LoKr or LoHa in `module` (injected by peft, adapter "default") so that `load_lora` puts it back as trained.
 
         A .safetensors of float32 with diffusers' key names, written whole; equal weights and metadata give equal bytes.
 
         Args:
-            encoders: text encoders whose LoRA is written too, by the names of their folders.
+            encoders: text encoders whose LoRA (in them no other kind) is written too, by the names of their folders.
+        """
+        ...
+
+    def load_lora(self, pipeline: Any, path: Path) -> None:
+        """Put a file of `save_lora` into what `pipeline` gave; its `unload_lora_weights()` takes it out again.
+
+        The pipeline's own `load_lora_weights(path)` does the same of a LoRA or DoRA, and of a LoKr where diffusers can (FLUX.2, Z-Image).
         """
         ...
 
@@ -198,8 +220,6 @@ class Family(Protocol):
         encoders: Mapping[str, Any] = {},
     ) -> Any:
         """The family's stock diffusers pipeline: no safety checker, no progress bar, the base's clip skip in its text encoder.
-
-        `load_lora_weights(path)` and `unload_lora_weights()` take files of `save_lora`.
 
         Args:
             module: a denoiser to draw with in place of the base model's own, such as one in training.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lora_pipeline.errors import ModelError
 from lora_pipeline.families.kohya import Naming
-from lora_pipeline.families.lora_file import ADAPTER, write_lora
-from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, Part, PictureEncoder
+from lora_pipeline.families.lora_file import ADAPTER, lycoris_kind, read_metadata, write_lora
+from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, Part, PictureEncoder, Quantised
 from lora_pipeline.families.reach import measured_reach_px
 from lora_pipeline.families.weights import Weights, check_hub, commit_of, digest_of, read_json, weights_of
 from lora_pipeline.settings import BaseSettings
@@ -179,11 +179,21 @@ class StockFamily:
         mean = vae.encode(pictures).latent_dist.mode().float()
         return (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
-    def open_denoiser(self, base: BaseSettings, device: str, dtype: str) -> Any:
+    def open_denoiser(self, base: BaseSettings, device: str, dtype: str, quantised: Quantised | None = None) -> Any:
         """See `Family.open_denoiser`."""
-        kind = stock_class(self.denoiser_class)
-        denoiser = open_part(kind, weights_of(base.model, base.revision), self.denoiser_folder)
-        return to(denoiser, device, dtype).requires_grad_(False)
+        import torch
+
+        kind, model = stock_class(self.denoiser_class), weights_of(base.model, base.revision)
+        # In the format asked for from the start, so that nothing is ever there in one twice as large.
+        how: dict[str, Any] = {"torch_dtype": getattr(torch, dtype)}
+        if quantised is None:
+            return to(open_part(kind, model, self.denoiser_folder, **how), device, dtype).requires_grad_(False)
+        how |= {"quantization_config": _by_bitsandbytes(quantised, how["torch_dtype"]), "device_map": {"": device}}
+        try:
+            return open_part(kind, model, self.denoiser_folder, **how).requires_grad_(False)
+        except ModelError as error:
+            why = f"fit.base_precision {quantised} is bitsandbytes' and needs a graphics card: if there is none, set it to bf16"
+            raise ModelError(f"{error}; {why}") from error
 
     def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str], encoders: Mapping[str, Any] = {}) -> None:
         """See `Family.save_lora`. Rank and alpha stand in diffusers' `lora_adapter_metadata`, from which it scales by alpha / rank.
@@ -197,6 +207,22 @@ class StockFamily:
             tensors |= its_tensors
             adapter |= its_adapter
         write_lora(path, tensors, {"format": "pt", **metadata, ADAPTER: json.dumps(adapter, sort_keys=True)})
+
+    def load_lora(self, pipeline: Any, path: Path) -> None:
+        """See `Family.load_lora`."""
+        from safetensors.torch import load_file
+
+        tensors, prefix = load_file(path), f"{self.denoiser_folder}."
+        kind = lycoris_kind(tensors)
+        if not kind:
+            pipeline.load_lora_weights(str(path))
+            return
+        from peft import LoHaConfig, LoKrConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+        told = {name.removeprefix(prefix): one for name, one in json.loads(read_metadata(path)[ADAPTER]).items()}
+        denoiser = getattr(pipeline, self.denoiser_folder)
+        inject_adapter_in_model({"lokr": LoKrConfig, "loha": LoHaConfig}[kind](**told), denoiser)
+        set_peft_model_state_dict(denoiser, {name.removeprefix(prefix): one for name, one in tensors.items()})
 
     def pipeline(
         self,
@@ -287,19 +313,21 @@ class StockFamily:
 
 
 def _lora_in(module: Any, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors and `lora_adapter_metadata` of the LoRA in a module, by the names that diffusers has for a part of that name."""
+    """Tensors and `lora_adapter_metadata` of the LoRA, or its kin, in a module, by the names that diffusers has for a part of that name."""
     from peft import get_peft_model_state_dict
 
     config = module.peft_config["default"]
-    adapter = {
-        f"{prefix}.r": config.r,
-        f"{prefix}.lora_alpha": config.lora_alpha,
-        f"{prefix}.target_modules": sorted(config.target_modules),
-    }
+    told = {"r": config.r, "target_modules": sorted(config.target_modules)}
+    match config.peft_type.value:
+        case "LOKR":
+            told |= {"alpha": config.alpha, "decompose_factor": config.decompose_factor}
+        case "LOHA":
+            told |= {"alpha": config.alpha}
+        case _:
+            told |= {"lora_alpha": config.lora_alpha, **({"use_dora": True} if config.use_dora else {})}
     if config.rank_pattern or config.alpha_pattern:
-        adapter |= {f"{prefix}.rank_pattern": config.rank_pattern, f"{prefix}.alpha_pattern": config.alpha_pattern}
-    if config.use_dora:
-        adapter[f"{prefix}.use_dora"] = True
+        told |= {"rank_pattern": config.rank_pattern, "alpha_pattern": config.alpha_pattern}
+    adapter = {f"{prefix}.{name}": value for name, value in told.items()}
     # transformers 5 keeps CLIPTextModel's parts without the "text_model" by which every file and reader of files knows them
     within = "text_model." if prefix.startswith("text_encoder") and not hasattr(module, "text_model") else ""
     # Names as peft says them (…lora_A.weight). diffusers' own convert_state_dict_to_diffusers renames the attention's alone,
@@ -423,14 +451,22 @@ def stock_class(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def open_part(kind: Any, model: Weights, folder: str) -> Any:
+def _by_bitsandbytes(quantised: Quantised, compute_dtype: Any) -> Any:
+    """How diffusers is told to have a part's linear layers held by bitsandbytes."""
+    config = stock_class("BitsAndBytesConfig")
+    if quantised == "int8":
+        return config(load_in_8bit=True)
+    return config(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute_dtype)
+
+
+def open_part(kind: Any, model: Weights, folder: str, **how: Any) -> Any:
     """One part of a model; a single file is converted as it is read. Raises ModelError."""
 
     def load(where: str, more: dict[str, Any]) -> Any:
         if model.is_file:
-            return kind.from_single_file(where)
+            return kind.from_single_file(where, **how)
         place = {"subfolder": folder} if folder else {}
-        return kind.from_pretrained(where, use_safetensors=True, **place, **more)
+        return kind.from_pretrained(where, use_safetensors=True, **place, **more, **how)
 
     return loaded(model, load)
 

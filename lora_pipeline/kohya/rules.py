@@ -122,6 +122,9 @@ def text_encoder_lr(value: Any, context: Context) -> Verdict:
         return Verdict("as here", "the text encoder is not trained")
     if not context.learns_texts:
         return Verdict("not yet", "the text encoders of this base; only the denoiser learns")
+    kind, there = adapter_there(context)
+    if kind not in {"", "lora"}:
+        return Verdict("not yet", f"{there} of text encoders; only the denoiser learns")
     verdict = sets(fit__text_encoder_lr=rates[0])
     if not verdict.sets:
         return verdict
@@ -241,12 +244,23 @@ def gui_epoch(value: Any, context: Context) -> Verdict:
     return sets(fit__epochs=value)
 
 
-def warmup_steps(value: Any, _: Context) -> Verdict:
-    """A whole number of steps; since 2024 a share of the run too."""
+def num_machines(value: Any, _: Context) -> Verdict:
+    """The GUI's, for `accelerate launch`."""
+    if off(value) or str(value) == "1":
+        return Verdict("as here")
+    return Verdict("by hand", "several machines are set up in accelerate's own configuration: see the README")
+
+
+def warmup_steps(value: Any, context: Context) -> Verdict:
+    """A whole number of steps, of which `AcceleratedScheduler` takes one a process at each update; since 2024 a share of the run too."""
     if isinstance(value, float) and 0 < value < 1:
         return Verdict(
             "by hand", f"{value:g} of the run's steps: set fit.lr_warmup_steps to that many once they are known"
         )
+    processes, there = context.number("num_processes", 1), context.number("lr_warmup_steps", 0)
+    if processes > 1 and there:
+        words = f"sd-scripts counts a step {processes:g} times, once a process"
+        return sets(words, fit__lr_warmup_steps=math.ceil(there / processes))
     return sets(fit__lr_warmup_steps=value or 0)
 
 
@@ -338,47 +352,140 @@ def optimizer_args(value: Any, context: Context) -> Verdict:
     return Verdict("not yet", "; ".join(part for part in (", ".join(other), verdict.words) if part), verdict.sets)
 
 
-def network_args(value: Any, _: Context) -> Verdict:
-    """conv_dim and conv_alpha are settings; the others are not."""
+def adapter_there(context: Context) -> tuple[str, str]:
+    """What the file trains: `network_type` here (empty: there is none such), and what it is called there."""
+    lora_type = str(context.values.get("lora_type", "lora"))
+    module = str(context.values.get("network_module", ""))
+    if module == LYCORIS:
+        # "lora" is what `create_network` of LyCORIS makes when told nothing; its LoRA trains convolutions too.
+        algo = str(arguments(context.values.get("network_args", "")).get("algo", "lora")).lower()
+        return ALGORITHMS.get(algo, ""), f"LyCORIS' {algo}"
+    if module and module not in NETWORK_MODULES:
+        return ALGORITHMS.get(module.removeprefix("networks."), ""), module
+    if lora_type.lower() in PLAIN_LORA:
+        return "lora", "LoRA"
+    return ALGORITHMS.get(lora_type.lower().removeprefix("lycoris/"), ""), lora_type
+
+
+NETWORK_MODULES = {"networks.lora", "networks.lora_flux", "networks.lora_sd3"}
+LYCORIS = "lycoris.kohya"
+ALGORITHMS = {"lora": "lora", "locon": "lora", "loha": "loha", "lokr": "lokr"}
+PLAIN_LORA = {"lora", "standard", "flux1", "sd3"}
+WITH_CONVOLUTIONS = "kohya locon"
+"""`networks.lora` with the arguments conv_dim and conv_alpha."""
+
+
+def network_args(value: Any, context: Context) -> Verdict:
+    """conv_dim, conv_alpha, and of LyCORIS' arguments those that LoKr and LoHa know here, are settings; the others are not."""
     given = {key: one for key, one in arguments(value).items() if not off(one)}
-    known = {f"fit__network_{key}": given.pop(key) for key in ("conv_dim", "conv_alpha") if key in given}
-    verdict = sets(**known) if known else Verdict("as here")
+    fields: dict[str, Any] = {}
+    for key in ("conv_dim", "conv_alpha"):
+        if key in given and not context.flow:  # a transformer has no convolutions
+            fields[f"fit__network_{key}"] = given[key]
+        given.pop(key, None)
+    kind, _ = adapter_there(context)
+    factor = given.pop("factor", -1)
+    if kind == "lokr":
+        fields["fit__network_factor"] = factor
+    if str(given.pop("rs_lora", False)).lower() in TRUE:
+        fields["fit__rank_stabilised"] = True
+    for key, as_here in (("algo", None), ("preset", "full"), ("bypass_mode", None)):
+        if as_here in (None, given.get(key)):
+            given.pop(key, None)  # algo: see network_module; bypass_mode is another way to the same numbers
+    given = {key: one for key, one in given.items() if str(one).lower() != "false"}
+    verdict = sets(**fields) if fields else Verdict("as here")
     if not given:
         return verdict
     other = ", ".join(f"{key}={one}" for key, one in given.items())
     return Verdict("not yet", "; ".join(part for part in (other, verdict.words) if part), verdict.sets)
 
 
-def network_module(value: Any, _: Context) -> Verdict:
-    """networks.lora and its twins are LoRA; lycoris.kohya and others are not."""
+TRUE = {"true", "yes", "1"}  # as `str_bool` of LyCORIS
+
+
+def network_module(value: Any, context: Context) -> Verdict:
+    """networks.lora and its twins are LoRA; lycoris.kohya is what its argument algo says."""
+    kind, there = adapter_there(context)
+    if not kind:
+        return Verdict("not yet", f"{there}; a plain LoRA is trained")
     if str(value) in NETWORK_MODULES:
         return Verdict("as here", "LoRA")
-    return Verdict("not yet", f"{value}; a plain LoRA is trained")
+    fields: dict[str, Any] = {"fit__network_type": kind}
+    if str(value) != LYCORIS or context.flow:
+        return sets(there, **fields)
+    given = arguments(context.values.get("network_args", ""))
+    for key in ("dim", "alpha"):
+        stands = given.get(f"conv_{key}") or context.values.get(f"network_{key}", TRAINING_DEFAULTS[f"network_{key}"])
+        fields[f"fit__network_conv_{key}"] = stands
+    return sets(
+        f"{there}; it trains convolutions too, with network_dim and network_alpha unless told otherwise", **fields
+    )
 
 
-NETWORK_MODULES = {"networks.lora", "networks.lora_flux", "networks.lora_sd3"}
-
-
-def lora_type(value: Any, _: Context) -> Verdict:
-    """civitai: lora; the GUI: Standard, Flux1."""
+def lora_type(value: Any, context: Context) -> Verdict:
+    """civitai: lora; the GUI: Standard, Flux1, Kohya LoCon, LyCORIS/LoKr …"""
     if str(value).lower() in PLAIN_LORA:
         return Verdict("as here", "LoRA")
     if str(value).lower() == WITH_CONVOLUTIONS:
         return Verdict("as here", "LoRA, on convolutions too: see conv_dim")
-    return Verdict("not yet", f"{value}; a plain LoRA is trained")
+    kind, there = adapter_there(context)
+    if not kind:
+        return Verdict("not yet", f"{there}; a plain LoRA is trained")
+    wide = there.lower().startswith("lycoris/") and not context.flow
+    return sets("on convolutions too: see conv_dim" if wide else "", fit__network_type=kind)
 
 
-PLAIN_LORA = {"lora", "standard", "flux1", "sd3"}
-WITH_CONVOLUTIONS = "kohya locon"
-"""`networks.lora` with the arguments conv_dim and conv_alpha."""
+def network_dropout(value: Any, context: Context) -> Verdict:
+    """LyCORIS warns that its LoKr and LoHa have none, and trains without."""
+    if adapter_there(context)[0] in {"lokr", "loha"}:
+        return sets("" if off(value) else "LyCORIS drops nothing of a LoKr or LoHa either", fit__network_dropout=0)
+    words = "" if off(value) else "peft drops the input, sd-scripts what comes after the first matrix"
+    return sets(words, fit__network_dropout=value)
+
+
+def lokr_factor(value: Any, context: Context) -> Verdict:
+    """The GUI writes it for every type."""
+    if adapter_there(context)[0] != "lokr":
+        return Verdict("no matter", "it is of LyCORIS' LoKr")
+    return sets(fit__network_factor=value)
+
+
+def of_lycoris(value: Any, context: Context) -> Verdict:
+    """Choices of LyCORIS that the GUI writes for every type."""
+    if not str(context.values.get("lora_type", "")).lower().startswith("lycoris/"):
+        return Verdict("no matter", "it is of LyCORIS")
+    return (
+        Verdict("as here") if off(value) or value == "full" else Verdict("not yet", "another form of LyCORIS' networks")
+    )
+
+
+def mixed_precision(value: Any, _: Context) -> Verdict:
+    """sd-scripts holds the frozen base in the same format (`prepare_dtype`, `unet.to(dtype=unet_weight_dtype)` of train_network.py)."""
+    return sets(
+        "" if value == "no" else "and the base is held in it, as there",
+        fit__mixed_precision=value,
+        fit__base_precision="fp32" if value == "no" else value,
+    )
+
+
+def fp8_base(value: Any, _: Context) -> Verdict:
+    """A base in 8 bits there; another 8-bit format here, which the person may choose."""
+    if off(value):
+        return Verdict("as here")
+    return Verdict(
+        "by hand", "no base is held in fp8 here; set fit.base_precision to int8 (as small) or nf4 (half of that)"
+    )
 
 
 def convolutions(field: str) -> Rule:
     """The GUI writes conv_dim and conv_alpha for every type, and hands them on for LoCon and its like."""
 
     def rule(value: Any, context: Context) -> Verdict:
-        if str(context.values.get("lora_type", "")).lower() != WITH_CONVOLUTIONS:
+        type_ = str(context.values.get("lora_type", "")).lower()
+        if type_ != WITH_CONVOLUTIONS and not type_.startswith("lycoris/"):
             return Verdict("no matter", "a plain LoRA has no convolutions")
+        if context.flow:
+            return Verdict("no matter", "this base model has no convolutions")
         return sets(**{field: value})
 
     return rule
@@ -421,7 +528,7 @@ def regularising(value: Any, _: Context) -> Verdict:
     return Verdict("by hand", BESIDE) if value else Verdict("as here")
 
 
-BESIDE = "regularisation pictures: set encode.regularisation_folder to their folder"
+BESIDE = "regularisation pictures: set encode.regularisation_folder to their folder, or let the base draw them (encode.regularisation_generated)"
 
 
 def another_file(what: str) -> Rule:
@@ -432,7 +539,7 @@ def another_file(what: str) -> Rule:
 _TEXT_STOPS = not_yet("text encoders that stop learning before the denoiser does")
 _FINE_TUNING = no_matter("it is of fine-tuning; for a LoRA, text_encoder_lr and network_train_unet_only say it")
 _FILES = no_matter("each epoch leaves a LoRA file, and the newest state is kept")
-_PLACES = no_matter("places, names and logs are this pipeline's own")
+_PLACES = no_matter("places, names and logs are this pipeline's own, TensorBoard's files among them")
 _SPEED = no_matter("how fast, not what is learnt")
 _CACHED = no_matter("latents are always cached, and text embeddings unless text encoders are trained")
 _SAMPLES = no_matter("fit.sample_prompt is drawn each epoch")
@@ -455,7 +562,7 @@ _SPEED_KEYS = (
     "xformers", "sdpa", "mem_eff_attn", "torch_compile", "dynamo_backend", "dynamo_mode", "dynamo_use_fullgraph",
     "dynamo_use_dynamic", "max_data_loader_n_workers", "persistent_data_loader_workers", "lowram", "highvram",
     "vae_batch_size", "ddp_timeout", "ddp_gradient_as_bucket_view", "ddp_static_graph", "gpu_ids", "multi_gpu",
-    "num_cpu_threads_per_process", "num_machines", "num_processes", "main_process_port", "disable_mmap_load_safetensors",
+    "num_cpu_threads_per_process", "main_process_port", "disable_mmap_load_safetensors",
     "extra_accelerate_launch_args", "deepspeed", "zero_stage",
 )  # fmt: skip
 _CACHE_KEYS = (
@@ -467,7 +574,7 @@ _BLOCK_KEYS = (
     "block_lr_zero_threshold",
 )  # fmt: skip
 _LYCORIS_KEYS = (
-    "bypass_mode", "constrain", "decompose_both", "factor", "rank_dropout_scale", "rescaled", "train_norm",
+    "LyCORIS_preset", "bypass_mode", "constrain", "decompose_both", "rank_dropout_scale", "rescaled", "train_norm",
     "train_on_input", "unit", "use_cp", "use_scalar", "use_tucker",
 )  # fmt: skip
 
@@ -485,10 +592,7 @@ RULES: dict[str, Rule] = {
     "network_module": network_module,
     "network_dim": to("fit__network_dim"),
     "network_alpha": to("fit__network_alpha"),
-    "network_dropout": lambda value, _: sets(
-        "" if off(value) else "peft drops the input, sd-scripts what comes after the first matrix",
-        fit__network_dropout=value,
-    ),
+    "network_dropout": network_dropout,
     "network_args": network_args,
     "lora_type": lora_type,
     "network_weights": not_yet("going on from another LoRA file"),
@@ -547,6 +651,8 @@ RULES: dict[str, Rule] = {
     "target_steps": target_steps,
     "train_batch_size": to("fit__batch_size"),
     "gradient_accumulation_steps": to("fit__gradient_accumulation_steps"),
+    "num_processes": lambda value, _: sets(fit__num_processes=value or 1),
+    "num_machines": num_machines,
     "seed": to("fit__seed", "the same seed draws other numbers here than there"),
     "initial_epoch": not_yet("beginning in a later epoch", 1),
     "initial_step": not_yet("beginning at a later step"),
@@ -603,7 +709,7 @@ RULES: dict[str, Rule] = {
     "model_prediction_type": not_yet("an answer that is scaled before the loss", "raw"),
     "guidance_scale": not_yet("another guidance than 1 told to a distilled model", 1, 1.0),
     # numbers and memory
-    "mixed_precision": to("fit__mixed_precision"),
+    "mixed_precision": mixed_precision,
     "save_precision": one_of(
         "publish__precision",
         {"float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"},
@@ -612,8 +718,8 @@ RULES: dict[str, Rule] = {
     "gradient_checkpointing": to("fit__gradient_checkpointing"),
     "full_fp16": not_yet("gradients in fp16; they are float32"),
     "full_bf16": not_yet("gradients in bf16; they are float32"),
-    "fp8_base": not_yet("a base model in fp8"),
-    "fp8_base_unet": not_yet("a base model in fp8"),
+    "fp8_base": fp8_base,
+    "fp8_base_unet": fp8_base,
     "no_half_vae": no_matter("the autoencoder always encodes in float32"),
     "blocks_to_swap": no_matter("how memory is used, not what is learnt"),
     "cpu_offload_checkpointing": no_matter("how memory is used, not what is learnt"),
@@ -683,10 +789,10 @@ RULES: dict[str, Rule] = {
     "sdxl_no_half_vae": no_matter("the autoencoder always encodes in float32"),
     "module_dropout": not_yet("modules dropped at random"),
     "rank_dropout": not_yet("ranks dropped at random"),
-    "dora_wd": not_yet("DoRA"),
-    "LyCORIS_preset": no_matter("it is of LyCORIS"),
+    "dora_wd": not_yet("DoRA by LyCORIS; fit.network_type dora is peft's, for a LoRA alone"),
+    "factor": lokr_factor,
     **dict.fromkeys(_BLOCK_KEYS, not_yet("ranks and rates by block")),
-    **dict.fromkeys(_LYCORIS_KEYS, no_matter("it is of LyCORIS")),
+    **dict.fromkeys(_LYCORIS_KEYS, of_lycoris),
 }
 
 # Keys that are read elsewhere: which base model, whose photos.

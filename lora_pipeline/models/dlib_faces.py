@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.errors import ModelError
 from lora_pipeline.models.faces import Found, Points
+from lora_pipeline.records import Box
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +117,12 @@ class Describer:
         middle = np.median(np.array(all_points, dtype=np.float64), axis=0)
         return tuple((float(x), float(y)) for x, y in middle)
 
+    def located(self, picture: "Image", box: Box, confidence: float) -> Found:
+        """See `FaceDetector.located`."""
+        import numpy as np
+
+        return Found(box, confidence, self.landmarks(np.asarray(picture.convert("RGB")), box))
+
     def describe(self, picture: "Image", found: Found) -> tuple[float, ...]:
         """The 128 numbers (dlib's ResNet, no jitter) of the face at those landmarks."""
         import numpy as np
@@ -192,6 +199,10 @@ class DlibFaces:
             for loose, confidence in merged(finds)
             if (box := cut_to(loose, picture.width, picture.height))
         ]
+
+    def located(self, picture: "Image", box: Box, confidence: float) -> Found:
+        """See `FaceDetector.located`."""
+        return self.describer.located(picture, box, confidence)
 
     def describe(self, picture: "Image", found: Found) -> tuple[float, ...]:
         """See `FaceDetector.describe`."""

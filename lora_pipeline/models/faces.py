@@ -63,6 +63,10 @@ class FaceDetector(Protocol):
         """
         ...
 
+    def located(self, picture: "Image", box: Box, confidence: float) -> Found:
+        """The face that somebody else has found in that box, with its landmarks."""
+        ...
+
     def describe(self, picture: "Image", found: Found) -> tuple[float, ...]:
         """The identity vector of a face: 128 numbers, unit length or nearly; two of one person lie under 0.6 (Euclidean)."""
         ...

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lora_pipeline.errors import ModelError
 from lora_pipeline.models.dlib_faces import MOST_ENLARGED, Describer, cut_to, merged
 from lora_pipeline.models.faces import Found
+from lora_pipeline.records import Box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,6 +107,10 @@ class YoloFaces:
             for loose, confidence in merged(finds)
             if (box := cut_to(loose, picture.width, picture.height))
         ]
+
+    def located(self, picture: "Image", box: Box, confidence: float) -> Found:
+        """See `FaceDetector.located`."""
+        return self.describer.located(picture, box, confidence)
 
     def describe(self, picture: "Image", found: Found) -> tuple[float, ...]:
         """See `FaceDetector.describe`."""

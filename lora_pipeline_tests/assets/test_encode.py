@@ -1,7 +1,12 @@
 """What the training set's table says of its buckets."""
 
-from lora_pipeline.assets.encode import _line
-from lora_pipeline.records import Example
+from lora_pipeline.assets.encode import _beside, _line
+from lora_pipeline.flow import Outcome, Work
+from lora_pipeline.manifest import Manifest, Report, write
+from lora_pipeline.records import Example, Row
+from lora_pipeline.settings import FitSettings, Settings
+from lora_pipeline.store import Store
+from lora_pipeline.subject import Subject
 
 
 def example(bucket, own):
@@ -20,3 +25,25 @@ def test_a_bucket_that_joined_another_is_reported():
 def test_a_bucket_that_fills_no_batch_is_reported():
     assert _line(TALL, EXAMPLES, batch_size=4) == ("448 × 576", 1, 2, "fills no batch of 4")
     assert _line(TALL, EXAMPLES, batch_size=2) == ("448 × 576", 1, 2, "")
+
+
+def test_the_share_of_regularisation_pictures_is_of_what_is_trained_on(tmp_path):
+    """4 photos × 6 looks, a quarter of them kept aside: 18 looks, and as many of the 4 others."""
+    photos = [Example(f"p{n}", SQUARE, 6, "", 0, photo_digest=f"p{n}") for n in range(4)]
+    ids = ("generated/0001", "generated/0002", "pool/bea/a.jpg@close", "regularisation/b.jpg")
+    others = [Example(id, SQUARE, 3, "", 0, regularisation=True) for id in ids]
+    rows = tuple(Row(one.photo, "k", data=one.data()) for one in (*photos, *others))
+    subject = Subject(name="ann", kind="pet", photos=tmp_path, trigger="zx9", class_word="dog", recipe="sd15_pet")
+    work = Work(Store(tmp_path), subject, Settings(fit=FitSettings(held_out_share=0.25)))
+    refused = Row("pool/cleo", "k", "dropped", "she did not agree")
+    write(work.folder("encode"), [refused], "regularisation")
+    shown = _beside(work, Outcome(Manifest(tmp_path, rows), Report()))
+    assert shown["regularisation pictures"] == 4
+    assert shown["regularisation pictures' share of an epoch"] == "50%"
+    whose = {"a folder's": 1, "other subjects'": 1, "the base model's": 2}
+    assert shown["regularisation pictures by whose they are"] == whose
+    (left_out,) = shown["regularisation pictures left out"].records
+    assert left_out.data == {"picture": "pool/cleo", "why": "she did not agree"}
+    assert _beside(work, Outcome(Manifest(tmp_path, rows[:4]), Report()))["regularisation pictures"] == 0
+    (work.folder("encode") / "regularisation.parquet").unlink()
+    assert _beside(work, Outcome(Manifest(tmp_path, rows[:4]), Report())) == {}

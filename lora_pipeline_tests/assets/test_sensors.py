@@ -12,7 +12,7 @@ from PIL import Image
 
 from lora_pipeline import subject
 from lora_pipeline.assets.resources import House
-from lora_pipeline.assets.sensors import nightly, photos_changed, subject_folders
+from lora_pipeline.assets.sensors import nightly, photos_changed, subject_folders, watched
 from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject
 
@@ -147,3 +147,14 @@ def test_the_night_takes_what_is_not_up_to_date(instance: dg.DagsterInstance, st
     (request,) = list(nightly(context))  # type: ignore[arg-type]
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "mug"
+
+
+def test_a_zip_is_watched_as_a_file_and_a_library_is_left_to_the_night(store: Store, tmp_path: Path) -> None:
+    given = {"name": "cup", "kind": "product", "trigger": "zx1", "class": "cup", "recipe": "bundled_pet"}
+    (tmp_path / "cup.zip").write_bytes(b"a zip, some day")
+    file = subject.new(store, Subject.model_validate({**given, "photos": tmp_path / "cup.zip"}))
+    assert watched(store, "cup") == sorted([tmp_path / "cup.zip", file])
+    file.unlink()
+    library = {"photoprism": {"person": "cup", "database": str(tmp_path / "index.db"), "originals": str(tmp_path)}}
+    subject.new(store, Subject.model_validate({**given, "source": library}))
+    assert watched(store, "cup") == [file]

@@ -160,9 +160,14 @@ def test_every_key_has_one_row_with_words(put, given):
         (TRAIN.replace("text_encoder_lr = 0.0001", "train_text_encoder = true"), "train_text_encoder", "it is of fine-tuning"),
         (params(textEncoderLR=0), "textEncoderLR", "the text encoder is not trained"),
         (params(clipSkip=2), "clipSkip", "base.clip_skip = 2"),
+        (params(clipSkip=1), "clipSkip", "base.clip_skip = 1"),
         (params(clipSkip=13), "clipSkip", "by hand: base.clip_skip: Input should be less than or equal to 12"),
         ({**params(clipSkip=2), "baseModel": "sdxl", "baseModelType": "sdxl"}, "clipSkip", "always read with the same layers, by sd-scripts too"),
-        (params(loraType="lokr"), "loraType", "not trained here yet: lokr"),
+        (params(loraType="lokr"), "textEncoderLR", "not trained here yet: lokr of text encoders"),
+        (TRAIN.replace("networks.lora", "lycoris.kohya").replace("conv_dim=8", "algo=loha"), "text_encoder_lr", "not trained here yet: LyCORIS' loha of text encoders"),
+        (params(loraType="oft"), "loraType", "not trained here yet: oft"),
+        (TRAIN.replace("networks.lora", "networks.oft"), "network_module", "not trained here yet: networks.oft"),
+        (TRAIN.replace("xformers", "fp8_base"), "fp8_base", "by hand: no base is held in fp8 here; set fit.base_precision to int8"),
         (params(engine="rapid"), "engine", "by hand: the trainer rapid"),
         (params(targetSteps=1050), "targetSteps", "stands for 15 pictures"),
         (params(optimizerType="Lion8bit"), "optimizerType", "not trained here yet: the optimiser Lion8bit"),
@@ -221,12 +226,77 @@ def test_the_text_encoders_rate_is_what_sd_scripts_makes_of_it(put, said, rate):
     assert settings(found).fit.text_encoder_lr == rate
 
 
+def test_the_guis_processes_and_what_its_warm_up_means_with_them(put):
+    """`AcceleratedScheduler` takes a step a process at each update, so 101 steps in 2 processes are 51 updates."""
+    gui = {"LoRA_type": "Standard", "max_resolution": "512,512", "lr_warmup_steps": 101, "num_machines": 1}
+    found = put({**gui, "num_processes": 2})
+    assert (settings(found).fit.num_processes, settings(found).fit.lr_warmup_steps) == (2, 51)
+    assert "once a process" in row(found, "lr_warmup_steps").told
+    alone = put({**gui, "num_processes": 1, "num_machines": 2})
+    assert (settings(alone).fit.num_processes, settings(alone).fit.lr_warmup_steps) == (1, 101)
+    assert "by hand: several machines" in row(alone, "num_machines").told
+
+
 def test_the_guis_convolutions_are_those_of_its_locon_alone(put):
     gui = {"lora_type": "Kohya LoCon", "network_dim": 16, "network_alpha": 8, "conv_dim": 4, "conv_alpha": 2}
     fit = settings(put({**gui, "pretrained_model_name_or_path": "a.safetensors"})).fit
     assert (fit.network_conv_dim, fit.network_conv_alpha) == (4, 2)
     plain = settings(put({**gui, "lora_type": "Standard", "pretrained_model_name_or_path": "a.safetensors"})).fit
     assert plain.network_conv_dim == 0
+
+
+def lycoris(arguments, **changes):
+    text = TRAIN.replace("networks.lora", "lycoris.kohya").replace('["conv_dim=8", "conv_alpha=1"]', arguments)
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (lycoris('["algo=lokr", "factor=8", "conv_dim=4", "conv_alpha=2"]'), ("lokr", 8, 4, 2, False)),
+        (lycoris('["algo=loha", "preset=full", "rs_lora=True"]'), ("loha", -1, 16, 8, True)),
+        (lycoris('["algo=locon", "factor=8", "conv_dim=0"]'), ("lora", -1, 16, 8, False)),
+        (TRAIN.replace("networks.lora", "networks.lokr"), ("lokr", -1, 8, 1, False)),
+        (params(loraType="lokr"), ("lokr", -1, 0, 1, False)),
+        ({"lora_type": "LyCORIS/LoKr", "factor": 6, "conv_dim": 3, "conv_alpha": 2, "decompose_both": False,
+          "pretrained_model_name_or_path": "a.safetensors"}, ("lokr", 6, 3, 2, False)),
+        ({"lora_type": "Standard", "factor": 6, "conv_dim": 3, "conv_alpha": 2, "decompose_both": True,
+          "pretrained_model_name_or_path": "a.safetensors"}, ("lora", -1, 0, 1, False)),
+    ],
+)  # fmt: skip
+def test_lycoris_networks_are_taken_over(put, given, wanted):
+    found = put(given)
+    fit = settings(found).fit
+    told = (fit.network_type, fit.network_factor, fit.network_conv_dim, fit.network_conv_alpha, fit.rank_stabilised)
+    assert told == wanted
+    assert not [one.key for one in found.rows if one.fate == "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "told"),
+    [
+        (lycoris('["algo=lokr", "decompose_both=True"]'), "network_args", "not trained here yet: decompose_both=True"),
+        (lycoris('["algo=lokr", "preset=attn-only"]'), "network_args", "not trained here yet: preset=attn-only"),
+        (lycoris('["algo=boft"]'), "network_module", "not trained here yet: LyCORIS' boft"),
+        ({"lora_type": "LyCORIS/LoKr", "use_tucker": True, "pretrained_model_name_or_path": "a.safetensors"},
+         "use_tucker", "not trained here yet: another form of LyCORIS"),
+        ({"lora_type": "LyCORIS/LoHa", "network_dropout": 0.2, "pretrained_model_name_or_path": "a.safetensors"},
+         "network_dropout", "LyCORIS drops nothing of a LoKr or LoHa either"),
+    ],
+)  # fmt: skip
+def test_what_of_lycoris_does_not_map_says_so(put, given, key, told):
+    found = put(given)
+    assert told in next(one.told for one in found.rows if one.key.split(".")[-1] == key)
+    settings(found)
+
+
+def test_the_base_is_held_in_the_format_of_the_forward_pass_as_there(put):
+    fit = settings(put(TRAIN)).fit
+    assert (fit.mixed_precision, fit.base_precision) == ("fp16", "fp16")
+    plain = settings(put(TRAIN.replace('"fp16"', '"no"'))).fit
+    assert (plain.mixed_precision, plain.base_precision) == ("no", "fp32")
 
 
 def test_a_folder_of_regularisation_pictures_is_taken_over(put):

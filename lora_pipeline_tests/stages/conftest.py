@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_pipeline.settings import BaseSettings
+from lora_pipeline.settings import BaseSettings, NetworkType
 
 RandomLora = Callable[..., Path]
 
@@ -14,7 +14,7 @@ RandomLora = Callable[..., Path]
 def random_lora() -> RandomLora:
     """Write a LoRA of random weights, strong enough to be seen, as `fit` would save it: rank 4, alpha 2.
 
-    `conv`: rank and alpha of convolutions; `texts`: of the text encoders too.
+    `kind`: of the denoiser's; `conv`: rank and alpha of convolutions; `texts`: of the text encoders too.
     """
 
     def make(
@@ -22,7 +22,7 @@ def random_lora() -> RandomLora:
         path: Path,
         seed: int,
         conv: tuple[int, float] | None = None,
-        dora: bool = False,
+        kind: NetworkType = "lora",
         texts: bool = False,
     ) -> Path:
         import torch
@@ -32,7 +32,7 @@ def random_lora() -> RandomLora:
 
         plug = family(base.family)
         unet = plug.open_denoiser(base, "cpu", "float32")
-        inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv, dora=dora)
+        inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv, kind=kind)
         encoders = plug.open_texts(base, "cpu", "float32").encoders if texts else {}
         for encoder in encoders.values():
             inject(encoder, plug.text_targets, 4, 2, seed)
@@ -40,7 +40,7 @@ def random_lora() -> RandomLora:
             torch.manual_seed(seed)
             for part in (unet, *encoders.values()):
                 for name, parameter in part.named_parameters():
-                    if "lora_B" in name:
+                    if any(zero in name for zero in ("lora_B", "lokr_w2", "hada_w2_a")):
                         torch.nn.init.normal_(parameter, std=0.3)
         plug.save_lora(unet, path, {"epoch": "3"}, encoders)
         return path

@@ -1,4 +1,7 @@
-"""collect: a folder → one row a photo: upright size, content hash, thumbnail, or why it was refused."""
+"""collect: a folder, a zip, a video or a photo library → one row a photo: upright size, content hash, thumbnail, or why it was refused.
+
+A file a source (`folder`, `archive`, `video`, `photoprism`, `immich`); each says what is there, in the words of `found`.
+"""
 
 from lora_pipeline.stages.collect.collect import CODE_VERSION, collect
 from lora_pipeline.stages.collect.folder import find

@@ -1,4 +1,4 @@
-"""Every photo of a folder, opened once: what it is, and a thumbnail."""
+"""Every photo of a source, opened once: what it is, and a thumbnail."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,42 +9,59 @@ from lora_pipeline.pictures import open_photo, save
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Photo
 from lora_pipeline.settings import CollectSettings
-from lora_pipeline.stages.collect.folder import Found, find
-from lora_pipeline.store import DigestCache
+from lora_pipeline.stages.collect import archive, folder, immich, photoprism, video
+from lora_pipeline.stages.collect.found import Found, in_pixels
+from lora_pipeline.store import DigestCache, digest_file
+from lora_pipeline.subject import Immich, Origin, PhotoPrism
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 THUMBNAIL_PX = 320
 SOURCES = "sources.digests.json"
+FETCHED = "originals"
 
 
-def collect(photos: Path, folder: Path, settings: CollectSettings, progress: Progress = silent) -> Outcome:
-    """Make a row of each photo under a folder, which is only ever read.
+def collect(
+    photos: Origin,
+    into: Path,
+    settings: CollectSettings,
+    progress: Progress = silent,
+    yaw_of: video.YawOf | None = None,
+) -> Outcome:
+    """Make a row of each photo of a source, which is only ever read.
 
     Args:
-        photos: the person's folder.
-        folder: where this stage keeps its manifest and thumbnails.
+        photos: a folder, a zip, a video, or a photo library.
+        into: where this stage keeps its manifest, thumbnails, and copies of photos that are no files of the person's.
         settings: which files are photos.
         progress: told after each photo.
+        yaw_of: how far a head with these landmarks is turned (degrees), to tell a video's frames by.
 
     Returns:
         Rows by path within `photos`, each a `Photo` with a `thumbnail` (JPEG, long side at most 320 px, upright, no
-        metadata). What cannot be used is a failed row with the reason.
+        metadata), and its `original` where that had to be fetched. What cannot be used is a row with the reason. A photo
+        that has left the source has no row.
 
     Raises:
         SubjectError: the folder is missing, is no folder, cannot be read, or holds no photo.
+        SourceError: the same of any other source.
     """
-    found = find(photos, settings.subfolders)
-    digests = DigestCache(folder / SOURCES)
+    digests = DigestCache(into / SOURCES)
     items: list[Item[_Job]] = []
-    for file in found:
-        digest, problem = _digest(file, digests)
-        # Of the settings only the limit can change a row; `subfolders` decides which rows there are.
-        inputs = [digest, problem, str(file.path), settings.max_megapixels]
-        items.append(Item(file.id, inputs, _Job(file, digest, problem, settings.max_megapixels)))
+    for photo in _find(photos, into, settings, digests, yaw_of, progress):
+        content, problem = _content(photo, digests)
+        # Of the settings only the limit can change a row; the others decide which rows there are.
+        told = [problem, photo.state, str(photo.path), list(photo.tags), [list(face) for face in photo.faces]]
+        items.append(
+            Item(
+                photo.id,
+                [content, *told, settings.max_megapixels],
+                _Job(photo, content, problem, settings.max_megapixels),
+            )
+        )
     if not is_planning():
         digests.save()
     return refresh(
-        folder,
+        into,
         items,
         _photo,
         settings=None,
@@ -55,38 +72,66 @@ def collect(photos: Path, folder: Path, settings: CollectSettings, progress: Pro
     )
 
 
+def _find(
+    photos: Origin,
+    into: Path,
+    settings: CollectSettings,
+    digests: DigestCache,
+    yaw_of: video.YawOf | None,
+    progress: Progress,
+) -> list[Found]:
+    if isinstance(photos, Path) and photos.is_file() and photos.suffix.lower() in video.VIDEOS:
+        return video.find(photos.absolute(), into, settings, digests, yaw_of, progress)
+    video.forget(into)
+    if isinstance(photos, PhotoPrism):
+        return photoprism.find(photos)
+    if isinstance(photos, Immich):
+        return immich.find(photos, into / FETCHED)
+    if photos.is_file() and photos.suffix.lower() == ".zip":
+        return archive.find(photos, into / FETCHED, settings.subfolders)
+    return folder.find(photos, settings.subfolders)
+
+
 @dataclass(frozen=True)
 class _Job:
-    file: Found
-    digest: str
+    photo: Found
+    content: str
     problem: str
     max_megapixels: float
 
 
-def _digest(file: Found, digests: DigestCache) -> tuple[str, str]:
-    """The file's digest, or why there is none."""
-    if file.problem:
-        return "", file.problem
+def _content(photo: Found, digests: DigestCache) -> tuple[str, str]:
+    """What a photo's bytes are known by, and why it cannot be used."""
+    if photo.problem or photo.version:
+        return photo.version, photo.problem
     try:
-        return digests.digest(file.path), ""
+        return digests.digest(photo.path), ""
     except PermissionError:
         return "", "the file may not be read (permissions)"
     except OSError as error:
         return "", f"the file cannot be read: {error.strerror}"
 
 
-def _photo(job: _Job, folder: Path) -> Made:
+def _photo(job: _Job, into: Path) -> Made:
+    found = job.photo
     if job.problem:
-        raise PhotoError(job.problem)
-    opened = open_photo(job.file.path, job.max_megapixels)
-    photo = Photo(
-        str(job.file.path), job.digest, opened.picture.width, opened.picture.height, opened.format, opened.taken
-    )
+        if found.state == "failed":
+            raise PhotoError(job.problem)
+        return Made(state=found.state, reason=job.problem)
+    if found.fetch:
+        found.fetch(found.path)
+    opened = open_photo(found.path, job.max_megapixels)
+    width, height = opened.picture.size
+    faces = [box for face in found.faces if (box := in_pixels(face, width, height))]
+    digest = digest_file(found.path) if found.version else job.content
+    photo = Photo(str(found.path), digest, width, height, opened.format, opened.taken, found.tags, tuple(faces))
     thumbnail = opened.picture.copy()
     thumbnail.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    path = _thumbnail_path(job.file)
-    save(thumbnail, folder / path)
-    return Made(photo.data(), {"thumbnail": path})
+    files = {"thumbnail": _thumbnail_path(found)}
+    save(thumbnail, into / files["thumbnail"])
+    if found.fetch:
+        files["original"] = found.path.relative_to(into).as_posix()
+    return Made(photo.data(), files)
 
 
 def _thumbnail_path(file: Found) -> str:

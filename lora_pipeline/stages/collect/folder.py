@@ -3,10 +3,10 @@
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from lora_pipeline.errors import SubjectError
+from lora_pipeline.stages.collect.found import Found, tags_of
 
 UNFINISHED = {".part", ".tmp", ".crdownload"}
 # What cameras, phones, file managers, other trainers and people lay beside photos.
@@ -16,21 +16,6 @@ BESIDE_PHOTOS = {
 }
 # Pillow opens these as TIFF and finds their small preview, or a picture without its colours.
 RAW = {".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw"}
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file that is to have a row.
-
-    Args:
-        id: its path within the photo folder, with forward slashes.
-        path: absolute.
-        problem: why it is not even opened, or empty.
-    """
-
-    id: str
-    path: Path
-    problem: str = ""
 
 
 def find(photos: Path, subfolders: bool) -> list[Found]:
@@ -43,7 +28,9 @@ def find(photos: Path, subfolders: bool) -> list[Found]:
     if not photos.exists():
         raise SubjectError(f"the photo folder {photos} is not there; make it, or name another in subject.yaml")
     if not photos.is_dir():
-        raise SubjectError(f"{photos} is not a folder; photos in subject.yaml names the folder that holds the photos")
+        raise SubjectError(
+            f"{photos} is not a folder, a .zip or a video; photos in subject.yaml names what holds the photos"
+        )
     try:
         found = sorted(_walk(photos, photos, subfolders, set()), key=lambda file: file.id)
     except OSError as error:
@@ -71,8 +58,18 @@ def _walk(folder: Path, photos: Path, subfolders: bool, seen: set[tuple[int, int
                 yield from _walk(path, photos, subfolders, seen) if subfolders else ()
             except OSError as error:
                 yield Found(id, path, f"the folder cannot be read: {error.strerror}")
-        elif path.suffix.lower() not in UNFINISHED | BESIDE_PHOTOS:
-            yield Found(id, path, _problem(path))
+        elif not beside(path.name):
+            yield Found(id, path, _problem(path), tags=tags_of(id))
+
+
+def beside(name: str) -> bool:
+    """Whether a file is passed over by its name: hidden, half written, or of a kind that lies beside photos."""
+    return name.startswith(".") or Path(name).suffix.lower() in UNFINISHED | BESIDE_PHOTOS
+
+
+def raw(name: str) -> str:
+    """Why a file is not opened, by its name; empty if it is."""
+    return "a camera's raw file: export it as JPEG, PNG or TIFF" if Path(name).suffix.lower() in RAW else ""
 
 
 def _problem(path: Path) -> str:
@@ -86,6 +83,4 @@ def _problem(path: Path) -> str:
         os.fsencode(path).decode("utf-8")
     except UnicodeDecodeError:
         return "its name is not UTF-8: rename it"
-    if path.suffix.lower() in RAW:
-        return "a camera's raw file: export it as JPEG, PNG or TIFF"
-    return ""
+    return raw(path.name)

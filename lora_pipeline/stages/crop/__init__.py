@@ -4,7 +4,8 @@ Three tables lie in the stage's folder: `faces` (the search, remembered a photo)
 with a row a crop. A photo without the subject's face, or that cannot be used, is one row with its reason.
 """
 
+from lora_pipeline.stages.crop.angle import yaw_deg
 from lora_pipeline.stages.crop.crop import CODE_VERSION, crop
 from lora_pipeline.stages.crop.whose import decided_faces, subject_descriptors
 
-__all__ = ["CODE_VERSION", "crop", "decided_faces", "subject_descriptors"]
+__all__ = ["CODE_VERSION", "crop", "decided_faces", "subject_descriptors", "yaw_deg"]

@@ -64,7 +64,12 @@ def crop(
     failed: dict[str, str] = {}
     seconds = 0.0
     if kind != "style":
-        todo = [Searched(id, Path(photo.path), photo.digest, photo.trim, search) for id, photo in photos.items()]
+        todo = [
+            Searched(
+                id, Path(photo.path), photo.digest, photo.trim, search, photo.known_faces if kind == "person" else ()
+            )
+            for id, photo in photos.items()
+        ]
         outcome = find_faces(todo, folder, search, progress=progress)
         seconds = outcome.report.seconds
         found = {row.id: faces_of(row) for row in outcome.manifest.kept}
@@ -159,6 +164,7 @@ def _item(id: str, photo: Quality, cut: Cut, subject: Face | None, others: Seque
         strangers=tuple(sorted(box for box in boxes if box)),
         yaw_deg=subject.yaw_deg if subject else None,
         photo_digest=photo.digest,
+        tags=photo.tags,
     )
     name = f"{id}@{cut.framing}"
     # The photo's id may hold folders, and two photos of one name in them.

@@ -9,7 +9,7 @@ from lora_pipeline.manifest import Item, Made, Outcome, refresh
 from lora_pipeline.models.faces import FaceDetector, identity, open_detector
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Box, Face, Row
+from lora_pipeline.records import KNOWN_ONLY, Box, Face, Row
 from lora_pipeline.settings import CropSettings, Section
 from lora_pipeline.stages.crop.angle import yaw_deg
 
@@ -17,6 +17,8 @@ FACES = "faces"
 SEARCH_VERSION = "1"
 WORTH_PROCESSES = 8
 """From so many photos on, starting a process a core costs less than it saves."""
+SAME_FACE = 0.5
+"""A box known from elsewhere and a found one that share so much of the smaller's area are one face."""
 
 
 class SearchSettings(Section):
@@ -45,6 +47,7 @@ class Searched:
         id: the photo's.
         path, digest: its file, and what must be in it.
         trim: where to look, pixels of the upright photo; None is everywhere.
+        known: where the photo library says that the subject's face is, pixels of the upright photo.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Searched:
     digest: str
     trim: Box | None
     settings: SearchSettings
+    known: tuple[Box, ...] = ()
 
 
 def find_faces(
@@ -59,11 +63,24 @@ def find_faces(
 ) -> Outcome:
     """The faces of each photo: a row a photo, `faces` a list of `Face` data, whose still unsure.
 
-    The key of a row is made of the photo's digest, its trim, the detector's weights and `settings`.
+    A face that the photo library knows is the one that the detector found there; where it found none, it is one of its own.
+
+    The key of a row is made of the photo's digest, its trim, the faces known of it, the detector's weights and `settings`.
     """
     detector = identity(settings.whole())
     items = [
-        Item(photo.id, [photo.digest, list(photo.trim) if photo.trim else None, detector], photo) for photo in photos
+        Item(
+            photo.id,
+            # Nothing is told where nothing is known: a photo of a folder has the key that it has always had.
+            [
+                photo.digest,
+                list(photo.trim) if photo.trim else None,
+                detector,
+                *([list(photo.known)] if photo.known else []),
+            ],
+            photo,
+        )
+        for photo in photos
     ]
     return refresh(
         folder,
@@ -98,15 +115,51 @@ def _search(photo: Searched, _: Path) -> Made:
     left, top = 0, 0
     if photo.trim:
         picture, (left, top) = picture.crop(photo.trim), photo.trim[:2]
+    known = [box for face in photo.known if (box := _moved(face, left, top, picture.size))]
+    found = detector.find(picture, photo.settings.search_px)
+    meant: set[int] = set()
+    for box in known:
+        # Two boxes of one face, of which a library may well have some, find the first one's.
+        number = _at(box, [face.box for face in found])
+        if number is None:
+            number = len(found)
+            found.append(detector.located(picture, box, KNOWN_ONLY))
+        meant.add(number)
     faces = [
         Face(
             photo=photo.id,
-            box=(found.box[0] + left, found.box[1] + top, found.box[2] + left, found.box[3] + top),
-            confidence=round(found.confidence, 3),
-            landmarks=tuple((round(x + left, 2), round(y + top, 2)) for x, y in found.landmarks),
-            descriptor=tuple(round(number, 5) for number in detector.describe(picture, found)),
-            yaw_deg=yaw_deg(found.landmarks),
+            box=(face.box[0] + left, face.box[1] + top, face.box[2] + left, face.box[3] + top),
+            confidence=round(face.confidence, 3),
+            landmarks=tuple((round(x + left, 2), round(y + top, 2)) for x, y in face.landmarks),
+            descriptor=tuple(round(number, 5) for number in detector.describe(picture, face)),
+            yaw_deg=yaw_deg(face.landmarks),
+            known=number in meant,
         )
-        for found in detector.find(picture, photo.settings.search_px)
+        for number, face in enumerate(found)
     ]
     return Made({"faces": [face.data() for face in faces]})
+
+
+def _moved(box: Box, left: int, top: int, size: tuple[int, int]) -> Box | None:
+    """A box of the photo in the pixels of its trimmed picture, cut to it; None if nothing of it is left."""
+    cut = (max(0, box[0] - left), max(0, box[1] - top), min(size[0], box[2] - left), min(size[1], box[3] - top))
+    return cut if cut[0] < cut[2] and cut[1] < cut[3] else None
+
+
+def _at(known: Box, boxes: Sequence[Box]) -> int | None:
+    """Which box is meant: of those that share at least half of the smaller of the two, the one that shares the most.
+
+    Not the IoU: one program's box of a face is its features, another's the whole head.
+    """
+    shared = [_shared(known, box) for box in boxes]
+    same = [number for number, box in enumerate(boxes) if shared[number] >= SAME_FACE * min(_area(known), _area(box))]
+    return max(same, key=lambda number: shared[number], default=None)
+
+
+def _shared(one: Box, other: Box) -> int:
+    across, down = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    return max(0, across) * max(0, down)
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])

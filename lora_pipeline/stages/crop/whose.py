@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_pipeline.manifest import is_planning, key_of, read, write
-from lora_pipeline.records import Face, Row
+from lora_pipeline.records import KNOWN_ONLY, Face, Row
 from lora_pipeline.stages.crop.search import faces_of
 
 DECIDED = "decided"
@@ -21,12 +21,17 @@ Faces = Mapping[str, tuple[Face, ...]]
 def decide(faces: Faces, same_person_distance: float, reference: Sequence[float] | None) -> dict[str, tuple[Face, ...]]:
     """Say of each face whose it is.
 
-    The subject is the person on the reference photo; without one, the person who is in the most photos. That person is found as
-    the face that is near (`same_person_distance`) to faces in the most photos; where two faces tie, the one of whom there is more
-    to see, then the one nearer to its like. From it, and the nearest face of each of those photos, comes the centre: the mean of
-    their descriptors, which is surer than any one of them. At most one face a photo, the nearest to the centre, is the subject's,
-    if it is near. All others are strangers, but for those near or nearly near (1.15 times) to the centre, which are unsure: a
-    twin, a mirror, a bad angle. Who hides strangers hides these too.
+    The subject is the person on the reference photo; without one, the person who is in the most photos, or, where the photo
+    library knows some faces, in the most of those. That person is found as the face that is near (`same_person_distance`) to
+    faces in the most photos; where two faces tie, the one of whom there is more to see, then the one nearer to its like. From
+    it, and the nearest face of each of those photos, comes the centre: the mean of their descriptors, which is surer than any
+    one of them. At most one face a photo, the nearest to the centre, is the subject's, if it is near. All others are
+    strangers, but for those near or nearly near (1.15 times) to the centre, which are unsure: a twin, a mirror, a bad angle.
+    Who hides strangers hides these too.
+
+    Where the photo library knows the subject's face, that one is it, however far from the centre; of two such in one photo the
+    nearer. A face that only the library knows and the detector did not find (turned away, half hidden) says nothing of the
+    centre, if there are others: its landmarks, and so its descriptor, are a guess.
 
     Args:
         faces: of each photo; an order of the photos or faces makes no difference.
@@ -40,19 +45,24 @@ def decide(faces: Faces, same_person_distance: float, reference: Sequence[float]
     if not flat:
         return dict(faces)
     descriptors = np.array([faces[photo][number].descriptor for photo, number in flat])  # faces × 128
+    known = [index for index, (photo, number) in enumerate(flat) if faces[photo][number].known]
     photos = np.unique([photo for photo, _ in flat], return_inverse=True)[1]  # a number a face
     if reference is not None:
         centre = np.asarray(reference, dtype=np.float64)
     else:
         areas = np.array([_area(faces[photo][number]) for photo, number in flat])
-        centre = _most_seen(descriptors, photos, areas, same_person_distance)
+        telling = [index for index in known if faces[flat[index][0]][flat[index][1]].confidence > KNOWN_ONLY] or known
+        some = np.array(telling or range(len(flat)))
+        centre = _most_seen(descriptors[some], photos[some], areas[some], same_person_distance)
     distances = np.linalg.norm(descriptors - centre, axis=1)
     decided = {photo: list(faces[photo]) for photo in faces}
-    nearest = _nearest_a_photo(distances, photos)
+    # A known face goes before all others of its photo.
+    nearest = _nearest_a_photo(np.where(np.isin(np.arange(len(flat)), known), distances - 1e3, distances), photos)
     for index, (photo, number) in enumerate(flat):
-        if distances[index] <= same_person_distance and index in nearest:
+        if index in nearest and (index in known or distances[index] <= same_person_distance):
             whose = "subject"
-        elif distances[index] <= UNSURE * same_person_distance:
+        # A second known one in a photo is a mirror, or a picture on the wall.
+        elif index in known or distances[index] <= UNSURE * same_person_distance:
             whose = "unsure"
         else:
             whose = "stranger"
@@ -108,10 +118,10 @@ def decided_faces(folder: Path) -> dict[str, tuple[Face, ...]]:
 
 
 def subject_descriptors(folder: Path) -> list[tuple[float, ...]]:
-    """Descriptors of all faces that are the subject's, in order of the photos' ids."""
+    """Descriptors of all faces that are the subject's, in order of the photos' ids, but for those that the detector did not find."""
     return [
         face.descriptor
         for _, found in sorted(decided_faces(folder).items())
         for face in found
-        if face.whose == "subject"
+        if face.whose == "subject" and face.confidence != KNOWN_ONLY
     ]

@@ -103,6 +103,8 @@ class _Judged:
             measured.brightness,
             measured.contrast,
             measured.phash,
+            tags=photo.tags,
+            known_faces=photo.known_faces,
         )
         return _Judged(row.id, quality, measured, tuple(_faults(quality, settings)))
 

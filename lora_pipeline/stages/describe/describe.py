@@ -35,8 +35,9 @@ def describe(
 ) -> Outcome:
     """Write a caption for each kept picture: a person's, if there is one for its photo, else the captioner's.
 
-    A caption by a captioner is "{trigger} {class}, " and its words, cut after `max_words`. One by hand is taken as it stands, with
-    {trigger} and {class} filled in; if the trigger word is not in it, it is put first and `note` says so.
+    A caption by a captioner is "{trigger} {class}, ", the photo's tags if `folder_tags` is set, and its words, cut after
+    `max_words`. One by hand is taken as it stands, with {trigger} and {class} filled in; if the trigger word is not in it, it
+    is put first and `note` says so.
 
     Args:
         pictures: rows are `records.Crop` with a file `picture`; only kept ones are read.
@@ -75,7 +76,9 @@ def describe(
             words = writer.words(picture, task.crop)
         except ModelError as error:  # no fault of this picture: once the weights are there, the next run tries again
             raise RuntimeError(str(error)) from error
-        text = " ".join(f"{trigger} {class_word}, {words}".split()[: settings.max_words]).rstrip(",")
+        tags = task.crop.tags if settings.folder_tags else ()
+        text = ", ".join([f"{trigger} {class_word}", *tags, words])
+        text = " ".join(text.split()[: settings.max_words]).rstrip(",")
         return Made({**Caption(task.crop.photo, text, writer.name).data(), "note": ""})
 
     return refresh(

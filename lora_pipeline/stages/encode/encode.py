@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_pipeline.balance import NO_ROOM, balanced
 from lora_pipeline.errors import PhotoError
-from lora_pipeline.families import Family, PictureEncoder, TextEncoder, best_device, family
+from lora_pipeline.families import Family, PictureEncoder, TextEncoder, best_device, family, give_back_memory
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Row
 from lora_pipeline.settings import BaseSettings, EncodeSettings
 from lora_pipeline.stages.encode.buckets import Planned, Size, into_bucket, placed, plan
-from lora_pipeline.stages.encode.regularisation import Words, balanced, gather
+from lora_pipeline.stages.encode.regularisation import Pooled, Words, gather
 from lora_pipeline.stages.encode.visible import hidden_pixels, visible_cells
 from lora_pipeline.store import whole
 
@@ -37,6 +38,7 @@ def encode(
     base: BaseSettings,
     batch_size: int = 1,
     words: Words = Words("", ""),
+    pool: Sequence[Pooled] = (),
     progress: Progress = silent,
 ) -> Outcome:
     """Bring the training set up to date.
@@ -54,6 +56,7 @@ def encode(
         base: whose autoencoder and text encoder are used.
         batch_size: that training will use; a bucket with fewer pictures × repeats joins its neighbour.
         words: what the subject is called, for the captions of regularisation pictures.
+        pool: other subjects of the class, for regularisation pictures where the settings ask for theirs.
         progress: told after each picture and each caption.
 
     Returns:
@@ -67,13 +70,13 @@ def encode(
 
     Raises:
         ModelError: the base model's weights are missing or gated.
-        SettingsError: the folder of regularisation pictures is not there, or empty.
+        SettingsError: the regularisation pictures' folder is not there or empty, or no other subject has any that may be used.
     """
     base_family = family(base.family)
     base_family.check(base)
-    encoders = _Encoders(base_family, base)
     keep_area_px = settings.resolution_px**2 if settings.bucket_no_upscale else 0
-    others = gather(settings.regularisation_folder, folder, words, progress)
+    own = {str(row.data["photo_digest"]) for row in pictures.rows if row.data.get("photo_digest")}
+    others = gather(settings, base, folder, words, pool, own, progress)
     sources = [(table, row) for table in (pictures, others) for row in table.kept]
     sizes = {row.id: (_pixels(row, "width_px"), _pixels(row, "height_px")) for _, row in sources}
     planned = plan(sizes, settings, batch_size)
@@ -89,13 +92,14 @@ def encode(
             for table, row in sources
             for bucket in [planned[row.id].bucket if row.id in planned else None]
         ],
-        encoders.encode_picture,
+        _Encoders(base_family, base).encode_picture,
         settings=None,  # the bucket stands for those that count here
         code_version=CODE_VERSION,
         name=LATENTS,
         what="encoding pictures",
         progress=progress,
     )
+    give_back_memory()
     pictured = {row.id: row for _, row in sources}
     told = {row.id: _words(row, settings) for row in captions.kept if row.id in pictured}
     told |= {row.id: str(row.data["text"]) for row in others.kept}
@@ -103,18 +107,19 @@ def encode(
     texts = refresh(
         folder,
         [Item(id, [text, text_encoder], (id, text)) for id, text in told.items()],
-        encoders.encode_text,
+        _Encoders(base_family, base).encode_text,
         settings=None,
         code_version=CODE_VERSION,
         name=TEXTS,
         what="encoding captions",
         progress=progress,
     )
+    give_back_memory()
     captioned = {row.id: row for row in (*captions.rows, *others.kept)}
     encoded = {row.id: row for row in texts.manifest.rows}
     beside = {row.id for row in others.kept}
-    subjects = sum(row.id not in beside and row.id in encoded for row in latents.manifest.kept)
-    room = balanced([row.id for row in latents.manifest.kept if row.id in beside], subjects * settings.repeats)
+    whole_ids = {row.id for row in latents.manifest.kept} & {row.id for row in texts.manifest.kept}
+    room = balanced(sorted(whole_ids & beside), len(whole_ids - beside) * settings.repeats)
     joins = [
         _Join(
             row,
@@ -171,7 +176,7 @@ class _Join:
 
 @dataclass(frozen=True)
 class _Encoders:
-    """Both encoders, each opened when the first picture or text needs it."""
+    """Both encoders, each opened when the first picture or text needs it, and gone with this."""
 
     family: Family
     base: BaseSettings
@@ -245,15 +250,13 @@ class _Encoders:
 def _joined(join: _Join, _: Path) -> Made:
     if join.latents.state != "kept":
         return Made(join.latents.data, state=join.latents.state, reason=join.latents.reason)
-    if join.room == 0:
-        return Made(
-            state="dropped", reason="there are more regularisation pictures than the subject is seen in an epoch"
-        )
     if join.caption is None:
         return Made(state="failed", reason="it has no caption")
     if join.text is None or join.text.state != "kept":
         reason = join.caption.reason if join.text is None else join.text.reason
         return Made(state="failed", reason=f"its caption cannot be used: {reason}")
+    if join.room == 0:
+        return Made(state="dropped", reason=NO_ROOM)
     example = Example(
         photo=str(join.picture.data.get("photo", join.picture.id)),
         bucket=tuple(join.latents.data["bucket"]),  # type: ignore[arg-type]

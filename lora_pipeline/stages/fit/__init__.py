@@ -1,22 +1,33 @@
 """fit: training set + recipe → a LoRA file an epoch, the losses, and a sample picture an epoch.
 
-Training is a generator of step reports (`trainer.py`); saving and drawing read it (`run.py`), in a process of its own (`process.py`).
+Training is a generator of step reports (`trainer.py`), of one process or of several that share each step (`group.py`); saving and drawing
+read it (`run.py`), in a process of its own (`process.py`).
 """
 
-from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, fit, to_nobody
+from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, as_trained, fit, to_nobody
+from lora_pipeline.stages.fit.forecast import FORECAST, Compared, Forecast, compare, forecast, objections
 from lora_pipeline.stages.fit.held_out import held_out, without_held_out
+from lora_pipeline.stages.fit.memory import at
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, TrainingReport
 
 __all__ = [
     "CODE_VERSION",
+    "FORECAST",
+    "Compared",
     "EpochReport",
+    "Forecast",
     "OnEpoch",
     "StepReport",
     "TrainingReport",
+    "as_trained",
+    "at",
+    "compare",
     "fit",
+    "forecast",
     "held_out",
+    "objections",
     "plot_losses",
     "to_nobody",
     "total_steps",

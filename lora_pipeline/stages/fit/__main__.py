@@ -1,7 +1,8 @@
 """`python -m lora_pipeline.stages.fit RUN/job.json`: trains, and says a line of JSON a report on its standard output.
 
 It stops at SIGTERM, at SIGINT and when its standard input ends (the process that started it is gone): after the step it is in, with
-its state saved. Exit status: 0 finished, 1 an error, 143 stopped.
+its state saved. Exit status: 0 finished, 1 an error, 143 stopped. Where `accelerate launch` starts several of it, the leader speaks
+for all, but for an error that another one meets; and what stops one stops all.
 """
 
 import os
@@ -10,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 from lora_pipeline.errors import PipelineError, TrainingError
+from lora_pipeline.families import best_device
+from lora_pipeline.stages.fit.group import joined
 from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.process import STOPPED, STOPS_WITHIN_S
 from lora_pipeline.stages.fit.reports import to_line
@@ -35,14 +38,19 @@ def main(job_file: Path) -> int:
     threading.Thread(target=_until_alone, args=(stop,), daemon=True).start()
     job = Job.read(job_file)
     try:
-        with _alone(job.run):
-            for report in run(job, stop.is_set):
+        group = joined(job.settings, best_device())
+        with _alone(job.run) if group.leads else nullcontext():
+            for report in run(job, stop.is_set, group=group):
                 print(to_line(report), file=reports, flush=True)
-            finished = len(epochs_in(job.epochs_file)) == job.settings.epochs
+            finished = not group.leads or len(epochs_in(job.epochs_file)) == job.settings.epochs
     except PipelineError as error:
-        print(error_line(str(error)), file=reports, flush=True)
+        print(error_line(error), file=reports, flush=True)
         return 1
-    return 0 if finished else STOPPED
+    if finished:
+        return 0
+    words = "training was stopped from outside; its state is saved, and the next run continues it"
+    print(error_line(TrainingError(words)), file=reports, flush=True)
+    return STOPPED
 
 
 def _until_alone(stop: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""The LoRA in the denoiser and in text encoders: put in, read out, put back. The only file of this stage that knows peft."""
+"""The LoRA, or one of its kin, in the denoiser, and the LoRA in text encoders: put in, read out, put back. The only file of this stage that knows peft."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,9 @@ from typing import Any
 
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import Family
-from lora_pipeline.settings import FitSettings
+from lora_pipeline.settings import FitSettings, NetworkType
+
+_MARKS = ("lora_", "lokr_", "hada_")  # what peft's names of parameters begin with
 
 
 def alpha_of(settings: FitSettings) -> float:
@@ -51,22 +53,31 @@ def inject(
     seed: int,
     dropout: float = 0.0,
     conv: tuple[int, float] | None = None,
-    dora: bool = False,
+    kind: NetworkType = "lora",
+    factor: int = -1,
 ) -> dict[str, Any]:
-    """Put a new LoRA into a denoiser or a text encoder, in place.
+    """Put a new LoRA, or one of its kin, into a denoiser or a text encoder, in place. It changes no answer yet.
 
-    Hu et al. 2021, "LoRA": h = W x + (alpha / dim) · B A x, with A random (from the seed) and B zero, so the model is unchanged.
+    With s = alpha / dim, and ΔW = s · B A what it adds to a weight W (out × in, a convolution's last three axes taken as one):
+
+    - lora: Hu et al. 2021, "LoRA". A is random (from the seed) and B zero.
+    - dora: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", eq. 5: W' = m · (W + ΔW) / ‖W + ΔW‖, the norm over what each
+      output reads, and m, which begins as ‖W‖, learnt too.
+    - loha: ΔW = s · (B₁ A₁) ⊙ (B₂ A₂), ⊙ number by number. Hyeon-Woo et al. 2022, "FedPara", proposition 1.
+    - lokr: ΔW = s · C ⊗ (B A), ⊗ Kronecker's product. Yeh et al. 2024, "Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning
+      to Model Evaluation", section 3. Where the dim is at least half of what B A may be wide or high, one whole matrix stands for
+      B A, and s is 1, as LyCORIS has it and as programs read its files.
 
     Args:
-        module: the denoiser or encoder, on the CPU (so that A is the same whatever trains it), its parameters frozen.
+        module: the denoiser or encoder, its parameters frozen. Its random numbers are the CPU's, so that A is the same whatever trains it.
         targets: endings of the names of the modules that get a LoRA.
         dim: rank.
         alpha: numerator of the scale.
         seed: of A.
         dropout: share of x that is zeroed on its way to A (peft's; sd-scripts zeroes as great a share of A x).
         conv: rank and alpha of convolutions larger than 1×1; None: as of all others.
-        dora: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", eq. 5: W' = m · (W + ΔW) / ‖W + ΔW‖ with ΔW the LoRA, the
-            norm over what each output reads, and m, which begins as ‖W‖, learnt too.
+        kind: which of these.
+        factor: how high and wide C is, at most and where it divides the weight's sides; -1: as near to B A's sides as they allow.
 
     Returns:
         The LoRA's float32 parameters by name: all that is trained.
@@ -75,18 +86,30 @@ def inject(
         TrainingError: no module has such a name.
     """
     import torch
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
 
     wide = _wide(module, targets) if conv else ()
-    config = LoraConfig(
-        r=dim,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # may be a float
-        lora_dropout=dropout,
-        target_modules=list(targets),
-        rank_pattern=dict.fromkeys(wide, conv[0]) if conv else {},
-        use_dora=dora,
-        alpha_pattern=dict.fromkeys(wide, conv[1]) if conv else {},  # type: ignore[arg-type]  # as above
-    )
+    ranks: dict[str, int] = dict.fromkeys(wide, conv[0]) if conv else {}
+    alphas: dict[str, Any] = dict.fromkeys(wide, conv[1]) if conv else {}
+    shared: dict[str, Any] = {
+        "r": dim,
+        "target_modules": list(targets),
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "lora_alpha" if kind in {"lora", "dora"} else "alpha": alpha,  # peft asks for whole ones, and takes any
+    }
+    config: PeftConfig
+    match kind:
+        case "lora" | "dora":
+            config = LoraConfig(**shared, lora_dropout=dropout, use_dora=kind == "dora")
+        case "loha":
+            config = LoHaConfig(**shared)
+        case "lokr":
+            dims = {name: ranks.get(name, dim) for name in _targets(module, targets)}
+            alphas.update(
+                {name: rank for name, rank in dims.items() if _is_whole(module.get_submodule(name), rank, factor)}
+            )
+            config = LoKrConfig(**shared, decompose_factor=factor, init_weights="lycoris")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -95,21 +118,49 @@ def inject(
             raise TrainingError(
                 f"the base model's {type(module).__name__} has no module that a LoRA can be put on ({', '.join(targets)}): {error}"
             ) from error
+        if kind == "loha":
+            _as_lycoris_begins(module)
+    for parameter in parameters(module).values():
+        parameter.data = parameter.data.float()  # peft makes them in the base's own format
     return parameters(module)
+
+
+def _targets(module: Any, targets: tuple[str, ...]) -> list[str]:
+    """Names of the modules that these endings mean."""
+    return [name for name, _ in module.named_modules() if name.endswith(tuple(f".{target}" for target in targets))]
 
 
 def _wide(module: Any, targets: tuple[str, ...]) -> list[str]:
     """Names of the targets that are convolutions larger than 1×1."""
     return [
-        name
-        for name, one in module.named_modules()
-        if name.endswith(tuple(f".{target}" for target in targets)) and max(getattr(one, "kernel_size", (1,))) > 1
+        name for name in _targets(module, targets) if max(getattr(module.get_submodule(name), "kernel_size", (1,))) > 1
     ]
 
 
+def _is_whole(layer: Any, dim: int, factor: int) -> bool:
+    """Whether peft, as LyCORIS, makes one matrix of a LoKr's B A in this layer."""
+    from peft.tuners.lokr.layer import factorization
+
+    out_by_in = [
+        getattr(layer, f"{side}_features", None) or getattr(layer, f"{side}_channels") for side in ("out", "in")
+    ]
+    return dim >= max(factorization(side, factor)[1] for side in out_by_in) / 2
+
+
+def _as_lycoris_begins(module: Any) -> None:
+    """The first numbers of a LoHa as LyCORIS draws them (`LohaModule`), larger by far than peft's, so that a learning rate means the same."""
+    import torch
+
+    for name, parameter in parameters(module).items():
+        matrix = name.split(".")[-2]
+        spread = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_a": 0.0, "hada_w2_b": 1.0}[matrix]
+        with torch.no_grad():
+            parameter.copy_(torch.randn(parameter.shape) * spread)
+
+
 def parameters(module: Any) -> dict[str, Any]:
-    """The LoRA's parameters by name, in the module's order."""
-    return {name: parameter for name, parameter in module.named_parameters() if "lora_" in name}
+    """The LoRA's parameters by name, in the module's order: what peft puts in, and nothing of the base."""
+    return {name: one for name, one in module.named_parameters() if any(mark in name for mark in _MARKS)}
 
 
 def put_back(own: Mapping[str, Any], values: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from lora_pipeline.errors import TrainingError
+from lora_pipeline.errors import OutOfMemory, TrainingError
 from lora_pipeline.families import family
 from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, is_planning, key_of, read, write
 from lora_pipeline.progress import Progress, silent
@@ -14,15 +14,19 @@ from lora_pipeline.stages.fit.adapter import targets_of, text_targets_of
 from lora_pipeline.stages.fit.captions import varies
 from lora_pipeline.stages.fit.held_out import without_held_out
 from lora_pipeline.stages.fit.job import Job, epochs_in
+from lora_pipeline.stages.fit.memory import CHANGED, at, with_less
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
 from lora_pipeline.stages.fit.process import in_own_process
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport
+from lora_pipeline.store import write_text
 
 CODE_VERSION = "1"
 OnEpoch = Callable[[Row, EpochReport], object]
 # Settings that change no weight, held_out_share but by the photos that it leaves out.
-_NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share"}
+_NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share", "retry_with_less_memory"}
+# Settings that runs were trained without: at their defaults those are the same runs, and keep their keys.
+_CAME_LATER = ("network_factor", "base_precision", "num_processes", "text_encoder_lr")
 
 
 def to_nobody(row: Row, report: EpochReport) -> None:
@@ -41,8 +45,12 @@ def fit(
     """Reuse the finished run of this training set, these settings and this base; else continue or begin it, in a process of its own.
 
     Runs lie in `folder/runs/<first 16 digits of the key>/`: `epoch-0001.safetensors` …, `samples/epoch-0001.png` …, `steps.jsonl`,
-    `epochs.jsonl`, `loss.png`, `job.json`, `trained_on.parquet` (which photos, and which were kept aside), and until it is finished `state/`. Runs of other keys
+    `epochs.jsonl`, `loss.png`, `tensorboard/`, `job.json`, `trained_on.parquet` (which photos, and which were kept aside), and until it is finished `state/`. Runs of other keys
     are left alone.
+
+    A run that runs out of memory is told of by an OutOfMemory; or, where `settings` allow it, the run of the same training in less memory
+    (`memory.with_less`) stands in its place, now and when this is called again: with a key, a job and checkpoints of its own. `as_trained`
+    tells which settings those are. The run that did not fit keeps an `out_of_memory.txt`; without that file it is tried again.
 
     Args:
         training_set: rows of `Example` with the files `latents` and `text`.
@@ -58,33 +66,34 @@ def fit(
         reused count epochs.
 
     Raises:
-        TrainingError: nothing to train on, settings that the family cannot follow, a loss that is not finite, no memory, or the training process was killed.
+        TrainingError: nothing to train on, settings that the family cannot follow, a loss that is not finite, or the training process was killed.
+        OutOfMemory: memory does not suffice, and the settings do not let it be tried with less, or less did not do either.
         ModelError: the base model's weights are missing or gated.
     """
-    if not training_set.kept:
-        raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
-    base_family = family(base.family)
-    base_family.check(base)
-    targets_of(base_family, settings)
-    text_targets_of(base_family, settings)
-    total = total_steps(training_set, settings)
-    training_set = without_held_out(training_set, settings)
-    job = _job(training_set, folder, settings, base, prompt)
+    job, learnt = planned(training_set, folder, settings, base, prompt)
     there = len(epochs_in(job.epochs_file))
     seconds = 0.0
     if there < settings.epochs and is_planning():
         missing = range(there + 1, settings.epochs + 1)
         raise Stale({f"{epoch:04d}": "not trained" for epoch in missing}, (), settings.epochs)
     if there < settings.epochs:
+        total = total_steps(training_set, job.settings)
         job.run.mkdir(parents=True, exist_ok=True)
-        write(job.run, training_set.rows, "trained_on")
-        with closing(in_own_process(job.write())) as reports:
-            for report in reports:
-                if isinstance(report, StepReport):
-                    seconds += report.seconds
-                    progress("training", report.step, total)
-                else:
-                    on_epoch(_row(job, report, folder), report)
+        write(job.run, learnt.rows, "trained_on")
+        what = "training" if job.settings == settings else f"training in less memory, at {at(job.settings)}"
+        try:
+            with closing(in_own_process(job.write(), job.settings.num_processes)) as reports:
+                for report in reports:
+                    if isinstance(report, StepReport):
+                        seconds += report.seconds
+                        progress(what, report.step, total)
+                    else:
+                        on_epoch(_row(job, report, folder), report)
+        except OutOfMemory as error:
+            if job.settings != settings or not settings.retry_with_less_memory or with_less(settings) is None:
+                raise
+            write_text(job.out_of_memory, f"{error}\n")
+            return fit(training_set, folder, settings, base, prompt, on_epoch, progress)
     epochs = epochs_in(job.epochs_file)
     if len(epochs) < settings.epochs:
         raise TrainingError(
@@ -99,6 +108,43 @@ def fit(
     return Outcome(checkpoints, Report(computed=settings.epochs - there, reused=there, seconds=seconds))
 
 
+def as_trained(settings: FitSettings, checkpoints: Manifest) -> FitSettings:
+    """The settings, with the batch and the checkpointing that the checkpoints were really trained with: `fit` may have saved memory.
+
+    Args:
+        settings: as they were asked for.
+        checkpoints: what `fit` gave; where there are none, or their run's job has gone, the settings come back as they are.
+    """
+    jobs = {checkpoints.path(row, "lora").parent / "job.json" for row in checkpoints.kept}
+    trained = [Job.read(file).settings for file in jobs if file.exists()]
+    return settings.model_copy(update={name: getattr(trained[0], name) for name in CHANGED}) if trained else settings
+
+
+def planned(
+    training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str
+) -> tuple[Job, Manifest]:
+    """The run that `fit` would reuse, continue or begin, and its training set less what is kept aside. Arguments as `fit`.
+
+    Where memory did not suffice, and the settings let it be tried with less, it is the run with less.
+
+    Raises:
+        TrainingError: nothing to train on, or settings that the family cannot follow.
+        ModelError: the base model's weights are missing or gated.
+    """
+    if not training_set.kept:
+        raise TrainingError("there is nothing to train on: no picture of the training set was kept; its rows say why")
+    base_family = family(base.family)
+    base_family.check(base)
+    targets_of(base_family, settings)
+    text_targets_of(base_family, settings)
+    learnt = without_held_out(training_set, settings)
+    job = _job(learnt, folder, settings, base, prompt)
+    less = with_less(settings) if settings.retry_with_less_memory else None
+    if less is not None and job.out_of_memory.exists():
+        job = _job(learnt, folder, less, base, prompt)
+    return job, learnt
+
+
 def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str) -> Job:
     # What is learnt, and no more: a photo that was refused, or a prompt that is only drawn, does not void sixteen hours of work.
     learnt = [
@@ -110,9 +156,10 @@ def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: Base
         )
         for row in training_set.kept
     ]
-    # A run that trains no text encoder is the one that it was before there was a setting for that.
-    untold = _NOT_LEARNT if settings.text_encoder_lr else {*_NOT_LEARNT, "text_encoder_lr"}
-    settings_told = settings.model_dump(mode="json", exclude=untold)
+    settings_told = settings.model_dump(mode="json", exclude=_NOT_LEARNT)
+    for name in _CAME_LATER:
+        if settings_told[name] == FitSettings.model_fields[name].default:
+            del settings_told[name]
     base_family = family(base.family)
     parts = [base_family.digest(base, "denoiser")]
     if varies(settings) or settings.text_encoder_lr:

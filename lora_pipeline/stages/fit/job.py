@@ -78,6 +78,11 @@ class Job:
         return self.run / "state" / "state.pt"
 
     @property
+    def out_of_memory(self) -> Path:
+        """What was said when the run ran out of memory and another, with less, took its place. Without it, it is tried again."""
+        return self.run / "out_of_memory.txt"
+
+    @property
     def steps_file(self) -> Path:
         """A line a step."""
         return self.run / "steps.jsonl"
@@ -91,6 +96,11 @@ class Job:
 def steps_in(file: Path) -> list[StepReport]:
     """The steps that a `steps.jsonl` tells of."""
     return [report for report in _reports_in(file) if isinstance(report, StepReport)]
+
+
+def epochs_told_in(file: Path) -> list[EpochReport]:
+    """The epochs that an `epochs.jsonl` tells of, whatever became of their files."""
+    return [report for report in _reports_in(file) if isinstance(report, EpochReport)]
 
 
 def epochs_in(file: Path) -> list[EpochReport]:

@@ -10,7 +10,7 @@ from lora_pipeline.store import whole
 
 
 def plot_losses(checkpoints: Manifest) -> Path:
-    """Draw `loss.png` into the run's folder and give its path: every step thin, each epoch's mean thick, the learning rate.
+    """Draw `loss.png` into the run's folder and give its path: every step thin, smoothed, each epoch's mean thick, the learning rate.
 
     With photos kept aside, the loss on them too, from before the first step to each epoch's end.
 
@@ -36,8 +36,9 @@ def plot_losses(checkpoints: Manifest) -> Path:
         losses: Any = figure.add_subplot()
         numbers = [step.step for step in steps]
         losses.plot(
-            numbers, [step.loss for step in steps], color="tab:blue", linewidth=0.6, alpha=0.6, label="loss of a step"
+            numbers, [step.loss for step in steps], color="tab:blue", linewidth=0.6, alpha=0.5, label="loss of a step"
         )
+        losses.plot(numbers, [step.smoothed_loss for step in steps], color="tab:red", linewidth=1, label="smoothed")
         for epoch in sorted({step.epoch for step in steps}):
             within = [step for step in steps if step.epoch == epoch]
             mean = sum(step.loss for step in within) / len(within)
@@ -54,7 +55,7 @@ def plot_losses(checkpoints: Manifest) -> Path:
                 color="tab:green",
                 marker="o",
                 markersize=4,
-                label="loss on the photos kept aside",
+                label="held-out loss",
             )
         losses.set_xlabel("step")
         losses.set_ylabel("loss")
@@ -65,7 +66,7 @@ def plot_losses(checkpoints: Manifest) -> Path:
         )
         rates.set_ylabel("learning rate")
         rates.set_ylim(bottom=0)
-        figure.legend(loc="outside upper center", ncols=4, frameon=False)
+        figure.legend(loc="outside upper center", ncols=5, frameon=False)
         with whole(run / "loss.png") as aside:
             figure.savefig(aside, dpi=120)
     return run / "loss.png"

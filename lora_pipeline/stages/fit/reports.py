@@ -59,6 +59,11 @@ class EpochReport:
         images_seen: since the start of the run.
         held_out_loss: mean on the photos kept aside, weighted as training's; None if there are none.
         base_held_out_loss: the same before the first step.
+        smoothed_loss: at its last step.
+        gradient_norm: mean of the epoch's steps, before it is clipped.
+        images_per_s: of the epoch's steps together.
+        seconds: its end took: saving, the sample, the held-out loss.
+        memory_mib: as of a step, the epoch's end included.
     """
 
     epoch: int
@@ -71,6 +76,11 @@ class EpochReport:
     images_seen: int
     held_out_loss: float | None = None
     base_held_out_loss: float | None = None
+    smoothed_loss: float = 0.0
+    gradient_norm: float = 0.0
+    images_per_s: float = 0.0
+    seconds: float = 0.0
+    memory_mib: float = 0.0
 
 
 TrainingReport = StepReport | EpochReport

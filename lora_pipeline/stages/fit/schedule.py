@@ -15,14 +15,16 @@ def learning_rate(settings: FitSettings, images_seen: int, total_images: int) ->
     """The learning rate of a step: with full batches the numbers of diffusers' `optimization.get_scheduler`, as in sd-scripts.
 
     Args:
-        settings: peak, course, cycles, power; a warm-up of `lr_warmup_steps` steps of full batches.
+        settings: peak, course, cycles, power; a warm-up of `lr_warmup_steps` steps of full batches, however many processes there are
+            (as in diffusers' own scripts; sd-scripts counts a step once a process, and so warms up in as many times fewer).
         images_seen: before the step.
         total_images: of the whole run.
     """
     peak = settings.unet_lr
     if settings.optimizer_type == "AdamWScheduleFree":
         return peak  # it warms up by itself, and its average stands for the course
-    warm_up = settings.lr_warmup_steps * settings.batch_size * settings.gradient_accumulation_steps
+    full_step = settings.batch_size * settings.num_processes * settings.gradient_accumulation_steps
+    warm_up = settings.lr_warmup_steps * full_step
     if images_seen < warm_up:
         return peak * images_seen / warm_up
     done = min(1.0, (images_seen - warm_up) / max(1, total_images - warm_up))

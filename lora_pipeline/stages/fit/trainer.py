@@ -3,21 +3,23 @@
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import Family, NoiseSchedule, PredictionKind, TextEncoder
+from lora_pipeline.families import Family, NoiseSchedule, PredictionKind, Quantised, TextEncoder
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
-from lora_pipeline.stages.fit import adapter
+from lora_pipeline.stages.fit import adapter, memory
 from lora_pipeline.stages.fit.captions import caption_of, varies
+from lora_pipeline.stages.fit.group import Group
 from lora_pipeline.stages.fit.loss import (
     debiased_weight,
     huber_threshold,
@@ -35,6 +37,8 @@ from lora_pipeline.stages.fit.schedule import learning_rate
 
 State = dict[str, Any]
 _REMEMBERED_TEXTS = 64
+_QUANTISED: dict[str, Quantised] = {"int8": "int8", "nf4": "nf4"}
+_FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,17 @@ def read_cached(training_set: Manifest) -> list[Cached]:
     return read
 
 
-def _most_memory_mib(device: str) -> float:
-    import torch
-
+def most_memory_mib(device: str) -> float:
+    """The most that was taken so far (MiB): of the graphics card, or on a CPU by this process."""
     if device == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated() / 2**20
+    # Not getrusage where it can be helped: on Linux a new process inherits its parent's maximum there.
+    with suppress(OSError), Path("/proc/self/status").open(encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -91,6 +101,14 @@ def _most_memory_mib(device: str) -> float:
 
 def _check_kind(kind: PredictionKind, settings: FitSettings) -> None:
     """Refuse, before the model is opened, what is not defined for it. As sd-scripts, but with words in place of ignoring."""
+    allowed = {"fp32": ("no", "bf16", "fp16"), "bf16": ("bf16",), "fp16": ("fp16",)}.get(
+        settings.base_precision, ("bf16", "fp16")
+    )
+    if settings.mixed_precision not in allowed:
+        raise TrainingError(
+            f"fit.base_precision {settings.base_precision} cannot be reckoned with in fit.mixed_precision {settings.mixed_precision}: "
+            f"set that to {' or '.join(allowed)}"
+        )
     if kind != "flow" and settings.timestep_sampling != "uniform":
         raise TrainingError(
             f"fit.timestep_sampling {settings.timestep_sampling} is for flow-matching models, and the base model predicts {kind}: set it to uniform"
@@ -118,6 +136,7 @@ class Trainer:
         settings: FitSettings,
         device: str,
         held_out: Sequence[Cached] = (),
+        group: Group = Group(),
     ) -> None:
         import torch
 
@@ -125,9 +144,10 @@ class Trainer:
         self.base_held_out_loss: float | None = None
 
         self.examples, self.family, self.settings, self.device = examples, family, settings, device
+        self.group = group
         self.schedule: NoiseSchedule = family.noise(base)
         _check_kind(self.schedule.kind, settings)
-        self.module: Any = family.open_denoiser(base, "cpu", "float32")
+        self.module: Any = self._open_denoiser(base)
         self.parameters = adapter.inject(
             self.module,
             adapter.targets_of(family, settings),
@@ -136,11 +156,12 @@ class Trainer:
             settings.seed,
             settings.network_dropout,
             (settings.network_conv_dim, adapter.conv_alpha_of(settings)) if settings.network_conv_dim else None,
-            dora=settings.network_type == "dora",
+            kind=settings.network_type,
+            factor=settings.network_factor,
         )
-        self.module.to(device).train()
-        if settings.gradient_checkpointing:
-            self.module.enable_gradient_checkpointing()
+        if settings.base_precision not in _QUANTISED:  # which is there already
+            self.module.to(device)
+        self.module.train()
         self.parameters = adapter.parameters(self.module)
         groups: list[Any] = list(self.parameters.values())
         self.shares = [1.0]  # of the rate, of each of the optimizer's groups
@@ -151,6 +172,8 @@ class Trainer:
             groups = [{"params": groups}, {"params": list(its.values())}]
             self.shares.append(settings.text_encoder_lr / settings.unet_lr)
             self.parameters |= its
+        if settings.gradient_checkpointing:
+            self.checkpoint()
         self.optimizer = optimizer_of(settings, groups, device)
         self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
         self.alphas = torch.tensor(self.schedule.alphas, device=device)
@@ -167,9 +190,17 @@ class Trainer:
         self.images_seen = 0
         self.losses = 0.0  # the running sum that `smoothed` reads
         looks = looks_per_bucket([one.example for one in examples])
-        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps)
+        self.batches_per_step = group.size * settings.gradient_accumulation_steps
+        self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, self.batches_per_step)
         self.images_per_epoch = sum(looks.values())
         self.mirror = all(len(one.latents) == 2 for one in examples)
+
+    def _open_denoiser(self, base: BaseSettings) -> Any:
+        """The base's denoiser in the format that the settings ask for: on the CPU, or where it must be to be quantised."""
+        precision, mixed = self.settings.base_precision, self.settings.mixed_precision
+        if precision in _QUANTISED:
+            return self.family.open_denoiser(base, self.device, _FORMATS[mixed], _QUANTISED[precision])
+        return self.family.open_denoiser(base, "cpu", _FORMATS[precision])
 
     def _inject_texts(self, encoders: Mapping[str, Any], targets: tuple[str, ...]) -> dict[str, Any]:
         """Put a LoRA into each text encoder, of the denoiser's dim, alpha and dropout; its parameters by folder and name."""
@@ -184,10 +215,6 @@ class Trainer:
                 settings.network_dropout,
             )
             encoder.to(self.device).train()
-            if settings.gradient_checkpointing:
-                # transformers 4 has the older name alone; not reentrant, since the input needs no gradient
-                newer = getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)
-                newer({"use_reentrant": False})
             parameters |= {f"{folder}.{name}": one for name, one in adapter.parameters(encoder).items()}
         return parameters
 
@@ -195,6 +222,14 @@ class Trainer:
     def encoders(self) -> Mapping[str, Any]:
         """The text encoders that are trained, by the names of their folders."""
         return {} if self.texts is None else self.texts.encoders
+
+    def checkpoint(self) -> None:
+        """Reckon layers' answers again on the way back, in place of keeping them: gradient checkpointing, from now on."""
+        self.module.enable_gradient_checkpointing()
+        for encoder in self.encoders.values():
+            # transformers 4 has the older name alone; not reentrant, since the input needs no gradient
+            newer = getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)
+            newer({"use_reentrant": False})
 
     def train(self, learning: bool = True) -> None:
         """Make ready to learn, or to be drawn with and judged (without dropout)."""
@@ -230,26 +265,28 @@ class Trainer:
         """Train from the clock's time to the end of the run, a report a step.
 
         Raises:
-            TrainingError: a loss or a gradient is not finite (before the update, and with the pictures' names), or memory
-                does not suffice.
+            TrainingError: a loss or a gradient is not finite (before the update, and with the pictures' names).
+            OutOfMemory: memory does not suffice.
         """
-        import torch
-
         while self.epoch < self.settings.epochs:
             epoch = self.epoch + 1
             order = batches(
-                [one.example for one in self.examples], epoch, self.settings.batch_size, self.settings.seed, self.mirror
+                [one.example for one in self.examples],
+                epoch,
+                self.settings.batch_size,
+                self.settings.seed,
+                self.mirror,
+                self.group.size,
             )
-            steps = grouped(order, self.settings.gradient_accumulation_steps)
+            steps = grouped(order, self.batches_per_step)
             for step in steps[self.step - self.epoch * self.steps_per_epoch :]:
-                try:
+                with memory.named(self.settings):
                     report = self._step(epoch, step)
-                except torch.OutOfMemoryError as error:
-                    raise TrainingError(
-                        "the graphics card's memory does not suffice: lower fit.batch_size, or switch fit.gradient_checkpointing on, "
-                        f"or set fit.mixed_precision to bf16 ({str(error).splitlines()[0]})"
-                    ) from error
                 yield report
+
+    def step_on(self, looks: tuple[Look, ...]) -> StepReport:
+        """One update on one batch of these, whatever the order says: what a forecast times. Raises as `steps`, but for memory."""
+        return self._step(self.epoch + 1, (looks,))
 
     def _step(self, epoch: int, step: tuple[tuple[Look, ...], ...]) -> StepReport:
         import torch
@@ -260,15 +297,9 @@ class Trainer:
             group["lr"] = rate * share
         self.optimizer.zero_grad(set_to_none=True)
         names = tuple(self.examples[look.picture].id for batch in step for look in batch)
-        value, seen = 0.0, 0
-        for batch in step:
-            loss = self.loss(batch, seen)
-            value += float(loss.detach()) / len(step)
-            if not math.isfinite(value):
-                raise self._not_finite(f"loss is {value}", epoch, names)
-            # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
-            self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
-            seen += len(batch)
+        value = self._together(self._accumulate(step))
+        if not math.isfinite(value):
+            raise self._not_finite(f"loss is {value}", epoch, names)
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit))
@@ -293,8 +324,42 @@ class Trainer:
             smoothed_loss=smoothed(self.losses, self.step),
             gradient_norm=norm,
             images_per_s=len(names) / max(seconds, 1e-9),
-            memory_mib=round(_most_memory_mib(self.device), 1),
+            memory_mib=round(most_memory_mib(self.device), 1),
         )
+
+    def _accumulate(self, step: tuple[tuple[Look, ...], ...]) -> float:
+        """Sum up the gradients of this process's batches of a step, and give their part of its loss.
+
+        What the group does at once is one batch, of which the mean is over all pictures however the processes divide them.
+        """
+        value, seen = 0.0, 0
+        moments = grouped(step, self.group.size)
+        for moment in moments:
+            looks = sum(len(batch) for batch in moment)
+            for rank, batch in enumerate(moment):
+                if rank == self.group.rank and batch:
+                    loss = self.loss(batch, seen) * (len(batch) / looks)
+                    value += float(loss.detach()) / len(moments)
+                    # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
+                    self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
+                seen += len(batch)
+        return value
+
+    def _together(self, loss: float) -> float:
+        """Sum the loss, and in place the gradients, over the group, so that each process takes the same step."""
+        if self.group.size == 1:
+            return loss
+        import torch
+
+        parameters = list(self.parameters.values())
+        # after an empty batch there are none
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        own = torch.cat([torch.tensor([loss], device=self.device), *(one.flatten() for one in gradients)])
+        self.scaler.scale(own[:1])  # fp16's scaler begins with its first use, of which an empty batch made none
+        whole, *parts = self.group.sum(own).split([1, *(one.numel() for one in parameters)])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        return float(whole)
 
     def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:
         """The loss of a batch, a scalar with its graph, at the clock's time and so many images of the same step later."""
@@ -390,6 +455,24 @@ class Trainer:
             {**one.conditioning, **{name: values[at].float() for name, values in told.items()}}
             for at, one in enumerate(pictures)
         ]
+
+    @contextmanager
+    def drawing(self) -> Generator[Any]:
+        """The module for a pipeline to draw with (and `encoders`, where they are trained), and afterwards all as they were.
+
+        A base that is not held in float32 cannot be called with a pipeline's float32: it answers as in training, in float32 again.
+        """
+        self.train(learning=False)
+        module, forward = self.module, self.module.forward
+        if self.settings.base_precision != "fp32":
+            from accelerate.utils import convert_outputs_to_fp32
+
+            module.forward = convert_outputs_to_fp32(self._precision()(forward))
+        try:
+            yield module
+        finally:
+            module.forward = forward
+            self.train()
 
     def _precision(self) -> Any:
         import torch

@@ -232,7 +232,7 @@ def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Dr
             loaded.clear()
             pipeline.unload_lora_weights()
             if lora is not None:
-                pipeline.load_lora_weights(str(lora))
+                base_family.load_lora(pipeline, lora)
             loaded.append(lora)
         batch = [*wanted, *[wanted[-1]] * (at_once - len(wanted))]
         values = pipeline(

@@ -7,12 +7,30 @@ from typing import Any, cast
 
 import yaml
 
-from lora_pipeline.families import base_path
+from lora_pipeline.families import base_path, family
 from lora_pipeline.records import Checkpoint, Example, Kind, Score
 from lora_pipeline.settings import BaseSettings
 from lora_pipeline.store import digest_bytes
 
 BUNDLED = "bundled"
+
+# How diffusers, or else peft, is told to load the file, by what it holds.
+_LOADS = {
+    "lora": 'pipeline.load_lora_weights(".", weight_name="{file}")',
+    "lokr": 'pipeline.{part}.load_lora_adapter(".", weight_name="{file}", prefix="{part}")',
+    "loha": """import json
+from peft import LoHaConfig, inject_adapter_in_model, set_peft_model_state_dict
+from safetensors import safe_open
+
+file, prefix = safe_open("{file}", "pt"), "{part}."
+config = json.loads(file.metadata()["lora_adapter_metadata"])
+inject_adapter_in_model(LoHaConfig(**{{key.removeprefix(prefix): config[key] for key in config}}), pipeline.{part})
+set_peft_model_state_dict(pipeline.{part}, {{key.removeprefix(prefix): file.get_tensor(key) for key in file.keys()}})""",
+}
+_LOADED = {
+    "lokr": "It is a LoKr, which `load_lora_weights` of diffusers reads for a few models only.\n",
+    "loha": "It is a LoHa, which diffusers does not read, and so peft puts it in.\n",
+}
 
 
 @dataclass(frozen=True)
@@ -175,10 +193,13 @@ def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str], unnamed: st
     grade = card.settings["grade"]
     size_px = grade["size_px"]
     how = f"num_inference_steps={grade['sampling_steps']}, guidance_scale={grade['guidance_scale']:g}, height={size_px}, width={size_px}"
+    type_ = card.settings["fit"].get("network_type", "lora")
+    part = family(base.family).denoiser_folder
+    others = "ComfyUI" if type_ == "lokr" and part == "transformer" else "ComfyUI, AUTOMATIC1111, Forge"
     other = (
-        f"\nOther programs (ComfyUI, AUTOMATIC1111, Forge) load `{files['webui']}`: the same numbers by the names that they know.\n"
+        f"\nOther programs ({others}) load `{files['webui']}`: the same numbers by the names that they know.\n"
         if "webui" in files
-        else f"\nThere is no file for other programs (ComfyUI, AUTOMATIC1111, Forge): {unnamed}.\n"
+        else f"\nThere is no file for other programs ({others}): {unnamed}.\n"
     )
     skipping = ""
     if base.clip_skip > 1:
@@ -191,10 +212,10 @@ clip.encoder.layers = clip.encoder.layers[:{1 - base.clip_skip}]  # clip skip {b
 ```python
 from diffusers import {where.split(".")[0]}
 pipeline = {where}
-{skipping}pipeline.load_lora_weights(".", weight_name="{files["lora"]}")
+{skipping}{_LOADS.get(type_, _LOADS["lora"]).format(file=files["lora"], part=part)}
 pipeline("a photo of {card.trigger} {card.class_word}", {how}).images[0].save("picture.png")
 ```
-{other}"""
+{_LOADED.get(type_, "")}{other}"""
 
 
 def _made_from(card: CardFacts, chosen: Chosen) -> str:

@@ -116,7 +116,7 @@ def _network(card: CardFacts, base: BaseFacts, told: Told) -> dict[str, str]:
 def _course(card: CardFacts, checkpoint: Checkpoint, told: Told) -> dict[str, str]:
     """How it was trained."""
     fit = card.settings["fit"]
-    batches = _batches(card.examples, fit["batch_size"])
+    batches = math.ceil(_batches(card.examples, fit["batch_size"]) / fit["num_processes"])  # of each process
     steps = math.ceil(batches / fit["gradient_accumulation_steps"])
     said: dict[str, Any] = {
         "ss_session_id": int(checkpoint.run[:8], 16),  # which files are of one run; sd-scripts draws it
@@ -126,7 +126,7 @@ def _course(card: CardFacts, checkpoint: Checkpoint, told: Told) -> dict[str, st
         "ss_steps": checkpoint.epoch * steps,
         "ss_max_train_steps": fit["epochs"] * steps,
         "ss_batch_size_per_device": fit["batch_size"],
-        "ss_total_batch_size": fit["batch_size"] * fit["gradient_accumulation_steps"],
+        "ss_total_batch_size": fit["batch_size"] * fit["num_processes"] * fit["gradient_accumulation_steps"],
         "ss_gradient_accumulation_steps": fit["gradient_accumulation_steps"],
         "ss_gradient_checkpointing": fit["gradient_checkpointing"],
         "ss_learning_rate": fit["unet_lr"],

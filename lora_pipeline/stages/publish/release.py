@@ -11,7 +11,7 @@ from typing import Any
 
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.families import family
-from lora_pipeline.families.lora_file import ADAPTER, alpha_in, read_metadata, write_lora
+from lora_pipeline.families.lora_file import ADAPTER, alpha_in, lycoris_kind, read_metadata, write_lora
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, Score
@@ -28,6 +28,7 @@ ID = "released"
 PACKAGES = ("lora-pipeline", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_LYCORIS = "lycoris.kohya"  # the part of sd-scripts' trainer that makes LoKr and LoHa
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -58,7 +59,7 @@ def publish(
     One row, `released`, with the files (named by the trigger word if that can be a file's name, else by the subject):
 
     - `lora`: `<name>.safetensors`, the checkpoint in the precision asked for. Its keys are diffusers', rank and alpha stand in its
-      metadata, and `load_lora_weights` takes it.
+      metadata, and `load_lora_weights` takes it (but see the card for a LoKr or LoHa).
     - `webui`: `<name>-webui.safetensors`, the same numbers by kohya-ss/sd-scripts' key names with alpha as a tensor, which programs
       other than diffusers scale by; absent if it holds something that has no known name there, and then the card says what.
     - `notice`: `NOTICE.txt`, where the base model's licence wants one to go along (FLUX.1 [dev]'s).
@@ -168,7 +169,8 @@ def _write_loras(job: _Job, name: str, folder: Path) -> str:
     except Unnamed as why:
         return str(why)
     said = {key: word for key, word in said.items() if key != ADAPTER}
-    more = {"modelspec.implementation": naming.implementation, "ss_network_module": naming.network_module}
+    module = _LYCORIS if lycoris_kind(tensors) else naming.network_module
+    more = {"modelspec.implementation": naming.implementation, "ss_network_module": module}
     _write(folder / f"{name}-webui.safetensors", other, {**said, **more})
     return ""
 
@@ -188,8 +190,8 @@ def _told(job: _Job, kept: Mapping[str, str], tensors: Mapping[str, Any]) -> Tol
         architecture=plug.architecture,
         naming=plug.naming,
         kind=plug.noise(job.settings).kind,
-        rank=ranks.most_common(1)[0][0] if ranks else fit["network_dim"],
-        alpha=alphas.most_common(1)[0][0] if alphas else fit["network_alpha"],
+        rank=ranks.most_common(1)[0][0] if ranks else fit["network_dim"],  # a LoKr has no one rank
+        alpha=alphas.most_common(1)[0][0] if alphas else float(kept.get("ss_network_alpha", fit["network_alpha"])),
         lineage=digest_bytes(json.dumps(_lineage(job), sort_keys=True, ensure_ascii=False).encode()),
         checkpoint=job.digest,
     )

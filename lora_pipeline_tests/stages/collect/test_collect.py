@@ -58,9 +58,9 @@ def test_a_row_says_what_the_photo_is(photos: Path, work: Path) -> None:
     told = run(photos, work)
     (row,) = told.manifest.kept
     assert row.id == "trip/a.jpg"
-    assert Photo.of(row) == Photo(str(file), digest_file(file), 480, 640, "JPEG", "2026:03:01 12:30:00")
+    assert Photo.of(row) == Photo(str(file), digest_file(file), 480, 640, "JPEG", "2026:03:01 12:30:00", ("trip",))
     assert told.manifest == read(work)
-    assert CODE_VERSION == "1"
+    assert CODE_VERSION == "2"
 
 
 @pytest.mark.parametrize(
@@ -328,3 +328,15 @@ def test_real_photos(work: Path) -> None:
     sizes = {row.id: (Photo.of(row).width_px, Photo.of(row).height_px) for row in told.manifest.kept}
     assert sizes["portrait.jpg"] == (910, 1137)
     assert sizes["portrait_letterboxed_240.jpg"] == (427, 240)
+
+
+def test_folders_are_tags_outermost_first_but_not_those_of_kohyas_trainer(photos: Path, work: Path) -> None:
+    for name in ("a.jpg", "2024 beach/b.jpg", "trip/night/c.jpg", "img/12_jx265 woman/d.jpg"):
+        draw(photos / name)
+    tags = {row.id: Photo.of(row).tags for row in run(photos, work).manifest.kept}
+    assert tags == {
+        "a.jpg": (),
+        "2024 beach/b.jpg": ("2024 beach",),
+        "trip/night/c.jpg": ("trip", "night"),
+        "img/12_jx265 woman/d.jpg": ("img",),
+    }

@@ -1,10 +1,11 @@
 """Whose face it is: by the most photos, or by a reference; at most one a photo; the same whatever the order."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from lora_pipeline.manifest import planning, read
-from lora_pipeline.records import Face
+from lora_pipeline.records import KNOWN_ONLY, Face
 from lora_pipeline.stages.crop.whose import decide, decided_faces, subject_descriptors, write_decided
 
 NEAR = 0.6
@@ -82,3 +83,40 @@ def test_the_decision_is_left_for_others_to_read(tmp_path: Path) -> None:
 
 def test_no_faces_at_all() -> None:
     assert whose({"1": (), "2": ()}) == {"1": [], "2": []}
+
+
+def known(photo: str, *place: float, found: bool = True) -> Face:
+    """A face that the photo library says is the subject's."""
+    return replace(face(photo, *place), known=True, confidence=1.0 if found else KNOWN_ONLY)
+
+
+def test_a_known_face_decides_against_the_majority() -> None:
+    faces = {"1": (face("1", 0.0), known("1", 5.0)), "2": (face("2", 0.1), face("2", 5.1)), "3": (face("3", 0.1),)}
+    assert whose(faces) == {"1": ["stranger", "subject"], "2": ["stranger", "subject"], "3": ["stranger"]}
+
+
+def test_a_known_face_is_the_subjects_however_unlike_and_goes_before_any_that_is_like() -> None:
+    faces = {"1": (known("1", 0.0),), "2": (known("2", 0.1),), "3": (face("3", 0.05), known("3", 3.0))}
+    assert whose(faces) == {"1": ["subject"], "2": ["subject"], "3": ["unsure", "subject"]}
+    # Also where a reference speaks of another.
+    assert whose({"3": faces["3"]}, (0.0,) * 128) == {"3": ["unsure", "subject"]}
+
+
+def test_of_two_known_faces_in_a_photo_the_nearer_is_the_subjects_and_the_other_is_hidden() -> None:
+    faces = {"1": (known("1", 4.0), known("1", 0.1)), "2": (known("2", 0.0),), "3": (known("3", 0.2),)}
+    assert whose(faces)["1"] == ["unsure", "subject"]
+
+
+def test_a_face_that_the_detector_did_not_find_says_nothing_of_the_centre(tmp_path: Path) -> None:
+    guessed = {str(number): (known(str(number), 7.0, found=False),) for number in range(3)}
+    faces = {**guessed, "9": (known("9", 0.0), face("9", 7.1)), "8": (face("8", 0.3),)}
+    decided = decide(faces, NEAR, None)
+    assert {photo: [one.whose for one in found] for photo, found in decided.items()} == {
+        **{photo: ["subject"] for photo in guessed},
+        "9": ["subject", "stranger"],
+        "8": ["subject"],
+    }
+    write_decided(tmp_path, decided)
+    assert subject_descriptors(tmp_path) == [faces["8"][0].descriptor, faces["9"][0].descriptor]
+    # If there is none that it found, the guess is all there is.
+    assert whose({**guessed, "8": (face("8", 7.1), face("8", 0.0))})["8"] == ["subject", "stranger"]

@@ -263,7 +263,7 @@ def test_what_was_written_by_hand_reads_as_a_source(photos: Path, tmp_path: Path
     put(photos, "a.png", scene(1))
     source = write(tmp_path / "collect", collected(photos).rows)
     assert states(curate(read(tmp_path / "collect"), tmp_path / "work", CurateSettings()))["a.png"] == "kept"
-    assert source == read(tmp_path / "collect")
+    assert source.digest == read(tmp_path / "collect").digest
 
 
 def real(name: str, tmp_path: Path, **settings: Any) -> Manifest:

@@ -156,3 +156,15 @@ def test_weights_that_do_not_open_are_tried_again_next_time(pictures: Manifest, 
     with pytest.raises(PipelineError, match="the weights are cut short"):
         run(pictures, captions, Broken())
     assert len(texts(run(pictures, captions))) == 3
+
+
+def test_folders_stand_in_a_captioners_caption_if_asked_and_are_not_what_is_cut(
+    pictures: Manifest, captions: Path
+) -> None:
+    tagged = Manifest(pictures.folder, tuple(row.with_data(tags=["2024 beach", "night"]) for row in pictures.rows))
+    assert set(texts(run(tagged, captions)).values()) == {"jx265 woman, a dog on the beach"}
+    told = texts(run(tagged, captions, folder_tags=True, max_words=7))
+    assert set(told.values()) == {"jx265 woman, 2024 beach, night, a dog"}
+    assert set(texts(run(pictures, captions, folder_tags=True)).values()) == {"jx265 woman, a dog on the beach"}
+    (captions / "a.txt").write_text("{trigger} by hand")
+    assert texts(run(tagged, captions, folder_tags=True))["a.jpg@close"] == "jx265 by hand"

@@ -19,6 +19,7 @@ from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit import fit, plot_losses, process
 from lora_pipeline.stages.fit.fit import _job
 from lora_pipeline.stages.fit.job import Job, steps_in
+from lora_pipeline.stages.fit.reports import StepReport, to_line
 
 SETTINGS = FitSettings(epochs=3, batch_size=2, network_dim=4, network_alpha=2, unet_lr=1e-3, state_every_steps=1)
 
@@ -170,6 +171,32 @@ def test_training_ends_when_the_process_that_started_it_dies(training_set, tiny_
     assert job.state.exists()
 
 
+LONG_STEPS = """#!{python}
+import signal, sys, time
+def stop(*_):
+    time.sleep({step_s})  # to the step's edge
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+print('{line}', flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("told_s", "status"), [(1.0, 0), (0.1, -signal.SIGKILL)])
+def test_a_process_is_given_the_time_that_its_steps_take_to_stop(tmp_path, monkeypatch, started, told_s, status):
+    """A step of 1 s, where all else must be done in 0.3 s; one that was told to take 0.1 s is hung by then."""
+    line = to_line(StepReport(1, 1, 1, 0.1, 1e-4, told_s, ("a",)))
+    fake = tmp_path / "python"
+    fake.write_text(LONG_STEPS.format(python=sys.executable, step_s=1.0, line=line))
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    monkeypatch.setattr(process, "STOPS_WITHIN_S", 0.3)
+    reports = process.in_own_process(tmp_path / "job.json")
+    assert next(reports).seconds == told_s
+    reports.close()
+    assert started[0].returncode == status
+
+
 def test_a_process_that_fails_tells_its_last_words(tmp_path):
     (tmp_path / "job.json").write_text("{}")
     with (
@@ -214,6 +241,25 @@ def test_the_key_is_of_what_is_learnt_and_no_more(training_set, tiny_base, tmp_p
     assert key_of_run(fewer, tmp_path, tiny_base) != first
     more = make_training_set(tmp_path / "more", pictures=3, repeats=2)
     assert key_of_run(more, tmp_path, tiny_base) != first
+
+
+def test_settings_that_came_later_count_once_they_are_not_at_their_defaults(
+    training_set, tiny_base, tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setitem(_job.__globals__, "key_of", lambda *given: told.append(given[1]) or "0" * 64)
+    for settings in (SETTINGS, SETTINGS.model_copy(update={"base_precision": "bf16"})):
+        key_of_run(training_set, tmp_path, tiny_base, settings)
+    assert not {"base_precision", "network_factor", "num_processes"} & set(told[0])
+    assert told[1] == {**told[0], "base_precision": "bf16"}
+
+
+def test_several_processes_are_another_run_and_one_is_as_ever(training_set, tiny_base, tmp_path):
+    def told(processes):
+        job = _job(training_set, tmp_path, SETTINGS.model_copy(update={"num_processes": processes}), tiny_base, "")
+        return job.key
+
+    assert len({told(1), told(2), told(3)}) == 3
 
 
 @pytest.mark.parametrize("changes", [{"shuffle_caption": True}, {"text_encoder_lr": 1e-4}], ids=str)

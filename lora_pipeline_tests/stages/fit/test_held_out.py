@@ -56,6 +56,30 @@ def test_whole_photos_are_kept_aside_by_their_digests(training_set):
     assert len(shares(one_more, 0.2) & {"p0", "p3"}) == 1
 
 
+def test_regularisation_pictures_are_no_more_than_half_of_what_is_left(training_set):
+    """4 photos × 3 looks and 12 of 5 others; a photo aside leaves 9, two leave 6, three leave 3: for 3 of the others."""
+    rows = [row.with_data(repeats=3) for row in (example(f"p{n}", digest=str(n)) for n in range(4))]
+    others = [example(f"generated/{n}", "whole") for n in range(5)]
+    rows += [row.with_data(repeats=2 + (n < 2), regularisation=True) for n, row in enumerate(others)]
+    whole = replace(training_set, rows=tuple(rows))
+    for share, left, kept in ((0.0, 12, 5), (0.25, 9, 5), (0.5, 6, 5)):
+        split = without_held_out(whole, FitSettings(held_out_share=share))
+        told = [Example.of(row) for row in split.kept]
+        beside = [one.repeats for one in told if one.regularisation]
+        assert (sum(one.repeats for one in told if not one.regularisation), sum(beside), len(beside)) == (
+            left,
+            left,
+            kept,
+        )
+        assert max(beside) - min(beside) <= 1
+    few = replace(whole, rows=tuple(row.with_data(repeats=1) if "p" in row.id else row for row in whole.rows))
+    split = without_held_out(few, FitSettings(held_out_share=0.5))
+    assert sorted(Example.of(row).regularisation for row in split.kept) == [False, False, True, True]
+    left_out = [row.reason for row in split.rows if row.state == "dropped" and not row.data.get("held_out")]
+    assert left_out == ["there are more regularisation pictures than the subject is seen in an epoch"] * 3
+    assert len(held_out(split).kept) == 2
+
+
 def test_a_photo_alone_is_not_kept_aside(training_set):
     alone = replace(training_set, rows=training_set.rows[:1])
     with pytest.raises(TrainingError, match="none is left to train on"):

@@ -40,6 +40,52 @@ def test_accumulation_divides_an_epochs_batches_and_rounds_up(looks, batch_size,
     assert steps_per_epoch(looks, batch_size, accumulation) == steps
 
 
+@pytest.mark.parametrize(
+    ("processes", "accumulation", "steps"),
+    [
+        (2, 1, 98),  # ⌈195 batches ÷ 2⌉
+        (4, 1, 49),
+        (2, 4, 25),  # ⌈195 ÷ 8⌉
+        (3, 2, 33),
+    ],
+)
+def test_processes_divide_an_epochs_batches_and_round_up(tmp_path, make_training_set, processes, accumulation, steps):
+    """max_train_steps of sd-scripts: 65 images × 6 repeats, batch 2: epochs × ⌈195 ÷ num_processes ÷ gradient_accumulation_steps⌉."""
+    training_set = make_training_set(tmp_path, pictures=65, repeats=6)
+    settings = FitSettings(epochs=10, batch_size=2, num_processes=processes, gradient_accumulation_steps=accumulation)
+    assert total_steps(training_set, settings) == 10 * steps
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_several_processes_see_together_what_one_sees_and_each_no_mixed_batch(processes, batch_size):
+    order = batches(MIXED, 3, batch_size, seed=1, mirror=False, processes=processes)
+    assert Counter(look.picture for batch in order for look in batch) == {0: 2, 1: 3, 2: 1, 3: 2, 4: 1}
+    assert all(len({MIXED[look.picture].bucket for look in batch}) <= 1 for batch in order)
+    assert max(len(batch) for batch in order) <= batch_size
+    assert all(moment[0] for moment in grouped(order, processes))
+    assert len(order) == processes * steps_per_epoch(looks_per_bucket(MIXED), batch_size, processes)
+
+
+@pytest.mark.parametrize(("seven", "five"), [(SQUARE, WIDE), (WIDE, SQUARE)])
+def test_batches_of_one_moment_are_one_batch_of_as_many_times_the_size(seven, five):
+    """7 looks are 2 + 2 and 2 + 1; of the other bucket's 5, 2 + 2 and 1 alone."""
+    given = examples(*[(seven, 1)] * 7, *[(five, 1)] * 5)
+    two = batches(given, 2, 2, seed=4, mirror=True, processes=2)
+    together = [first + second for first, second in grouped(two, 2)]
+    assert together == batches(given, 2, 4, seed=4, mirror=True)
+    assert sorted(map(len, together)) == [1, 3, 4, 4]
+    assert sorted(map(len, two)) == [0, 1, 1, 2, 2, 2, 2, 2]
+
+
+def test_what_is_left_of_the_buckets_is_done_in_one_moment():
+    """3 and 5 batches, by twos: the third and the fifth go together."""
+    given = examples(*[(SQUARE, 1)] * 3, *[(WIDE, 1)] * 5)
+    moments = grouped(batches(given, 1, 1, seed=0, mirror=False, processes=2), 2)
+    mixed = [moment for moment in moments if len({given[batch[0].picture].bucket for batch in moment}) == 2]
+    assert (len(moments), len(mixed)) == (4, 1)
+
+
 def test_batches_are_grouped_in_their_order():
     order = batches(MIXED, 1, 2, seed=1, mirror=False)
     assert len(order) == 5

@@ -1,6 +1,7 @@
 """A run in this process: what it leaves in its folder, and how it goes on after each kind of interruption."""
 
 import shutil
+import weakref
 
 import pytest
 
@@ -150,6 +151,30 @@ def test_a_run_that_lost_an_epochs_file_begins_again(job_in):
     reports = list(run(job, device="cpu"))
     assert reports[0].step == 1
     assert len(epochs_in(job.epochs_file)) == 3
+
+
+def test_while_it_trains_no_text_encoder_and_no_autoencoder_is_there(job_in, monkeypatch):
+    """They are opened for an epoch's sample, and gone when the epoch is told of."""
+    kind, drawn_with = type(family("sd15")), []
+    pipeline = kind.pipeline
+
+    def watched(*given):
+        made = pipeline(*given)
+        drawn_with.append([weakref.ref(part) for part in (made.vae, made.text_encoder)])
+        return made
+
+    def never(*_):
+        raise AssertionError("opened for training")
+
+    monkeypatch.setattr(kind, "pipeline", watched)
+    for name in ("open_pictures", "open_vae", "open_texts"):
+        monkeypatch.setattr(kind, name, never)
+    epochs = 0
+    for report in run(job_in("run", prompt="a photo"), device="cpu"):
+        epochs += isinstance(report, EpochReport)
+        assert len(drawn_with) == epochs
+        assert [part() for parts in drawn_with for part in parts] == [None, None] * epochs
+    assert epochs == 3
 
 
 def test_a_damaged_state_is_told(job_in):

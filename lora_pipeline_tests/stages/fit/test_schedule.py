@@ -53,6 +53,12 @@ def test_the_warm_up_counts_updates():
     assert told == pytest.approx([0, 0.25, 0.5, 0.25])
 
 
+def test_the_warm_up_counts_updates_of_all_processes_together():
+    """10 steps of 3 batches of 2 in each of 4 processes are 240 images."""
+    told = rates("constant", [0, 120, 240], lr_warmup_steps=10, gradient_accumulation_steps=3, num_processes=4)
+    assert told == pytest.approx([0, 0.25, 0.5])
+
+
 def test_schedule_free_has_no_course():
     assert rates("cosine", [0, 500, 999], lr_warmup_steps=10, optimizer_type="AdamWScheduleFree") == [0.5] * 3
 

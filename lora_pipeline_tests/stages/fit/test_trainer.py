@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +79,9 @@ def test_a_caption_that_is_left_out_leaves_the_framing(tmp_path, make_training_s
         {"network_dropout": 0.3},
         {"optimizer_type": "AdamW8bit"},
         {"optimizer_type": "Adafactor"},
+        {"network_type": "lokr", "network_dim": 2, "network_factor": 4},
+        {"network_type": "loha"},
+        {"base_precision": "bf16", "mixed_precision": "bf16"},
         {"text_encoder_lr": 5e-4, "network_dropout": 0.3, "caption_dropout_rate": 0.5},
     ],
     ids=str,
@@ -136,6 +141,14 @@ def test_a_step_tells_its_live_numbers(training_set, tiny_base):
     assert second.gradient_norm > 1e-3  # before it is clipped
     clipped = torch.cat([one.grad.flatten() for one in trainer.parameters.values()]).norm()
     assert float(clipped) == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process inherits nothing")
+def test_memory_is_of_the_process_and_not_of_the_one_that_started_it():
+    held = bytearray(500 * 2**20)
+    code = "from lora_pipeline.stages.fit.trainer import most_memory_mib; print(most_memory_mib('cpu'))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 5 < float(told) < len(held) / 2**20
 
 
 def test_only_the_lora_is_trained(training_set, tiny_base):
@@ -247,6 +260,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_picture
     assert same(trainer.state(), before)
 
 
+def test_a_gradient_that_is_not_finite_stops_before_the_update_too(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base)
+    steps = trainer.steps()
+    next(steps)
+    before = trainer.state()
+    next(iter(trainer.parameters.values())).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"before step 2 .* gradient's norm is (inf|nan).*photo\d\.png#0@close"):
+        next(steps)
+    assert same(trainer.state(), before)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_what_is_hidden_is_not_learnt_from(training_set, tiny_base, monkeypatch, masked):
     trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"masked_loss": masked}))
@@ -305,6 +329,8 @@ def test_the_loss_is_summed_in_its_order(training_set, tiny_base, monkeypatch):
         ("epsilon", {"timestep_sampling": "shift"}, "fit.timestep_sampling shift is for flow-matching models"),
         ("flow", {"debiased_estimation_loss": True}, "fit.debiased_estimation_loss is not defined for a flow"),
         ("flow", {"loss_type": "huber"}, "fit.huber_schedule snr is not defined for a flow"),
+        ("flow", {"base_precision": "bf16"}, "fit.base_precision bf16 cannot .* set that to bf16"),
+        ("flow", {"base_precision": "nf4"}, "fit.base_precision nf4 cannot .* set that to bf16 or fp16"),
     ],
 )
 def test_what_a_model_has_no_definition_for_is_refused(training_set, tiny_base, monkeypatch, kind, changes, words):

@@ -96,10 +96,11 @@ def test_both_files_draw_what_the_checkpoint_draws(tiny_base, checkpoints, tmp_p
         assert np.abs(drawn(pipeline, made.manifest.path(row, role)) - epoch).max() <= worst
 
 
-def drawn(pipeline, lora: Path | None) -> np.ndarray:
+def drawn(pipeline, lora: Path | None, unload: bool = True) -> np.ndarray:
     import torch
 
-    pipeline.unload_lora_weights()
+    if unload:
+        pipeline.unload_lora_weights()
     if lora is not None:
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
     how = {"num_inference_steps": 3, "height": 64, "width": 64, "generator": torch.Generator("cpu").manual_seed(1)}
@@ -130,7 +131,7 @@ def test_convolutions_keep_their_own_alpha_in_both_files(tiny_base, checkpoints,
 def test_a_dora_has_no_file_for_other_programs_and_the_card_says_why(
     tiny_base, checkpoints, random_lora, tmp_path: Path
 ) -> None:
-    random_lora(tiny_base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, dora=True)
+    random_lora(tiny_base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, kind="dora")
     settings = SETTINGS.changed({"fit": {"network_type": "dora"}}, "test").model_dump(mode="json")
     card = replace(CARD, settings=settings)
     made = publish(
@@ -142,6 +143,31 @@ def test_a_dora_has_no_file_for_other_programs_and_the_card_says_why(
     pipeline = family(tiny_base.family).pipeline(tiny_base, "cpu", "float32")
     epoch = drawn(pipeline, checkpoints.path(checkpoints.row("0002"), "lora"))
     assert np.abs(drawn(pipeline, made.manifest.path(row, "lora")) - epoch).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["lokr", "loha"])
+def test_a_lokr_or_loha_has_a_file_for_other_programs_and_the_cards_code_loads_the_other(
+    tiny_base, checkpoints, random_lora, tmp_path: Path, monkeypatch, kind
+) -> None:
+    random_lora(tiny_base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, kind=kind)
+    settings = SETTINGS.changed({"fit": {"network_type": kind}}, "test").model_dump(mode="json")
+    how = (PublishSettings(precision="fp32"), tiny_base, replace(CARD, settings=settings))
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", *how)
+    row = made.manifest.row("released")
+    assert set(row.files) == {"lora", "webui", "card", "lineage"}
+    words = read_metadata(made.manifest.path(row, "webui"))
+    assert (words["ss_network_module"], words["ss_network_dim"]) == ("lycoris.kohya", "4")
+    code = made.manifest.path(row, "card").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict[str, object] = {}
+    exec(code.replace(f"PATH/TO/{Path(tiny_base.model).name}", tiny_base.model), names)
+    plug = family(tiny_base.family)
+    loaded = drawn(names["pipeline"], None, unload=False)
+    pipeline = plug.pipeline(tiny_base, "cpu", "float32")
+    plug.load_lora(pipeline, checkpoints.path(checkpoints.row("0002"), "lora"))
+    epoch = drawn(pipeline, None, unload=False)
+    assert np.abs(loaded - epoch).max() <= 1
+    assert np.abs(drawn(pipeline, None) - epoch).max() > 30
 
 
 def test_the_files_headers_say_what_they_are(tiny_base, checkpoints, tmp_path: Path) -> None:
@@ -232,6 +258,23 @@ def test_the_header_says_what_web_uis_show(tiny_base, checkpoints, tmp_path: Pat
     del told["files"]
     whole = json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
     assert words["lora_pipeline.lineage"] == hashlib.sha256(whole).hexdigest()
+
+
+def test_the_header_counts_what_each_process_does_as_sd_scripts_does(tiny_base, checkpoints, tmp_path: Path) -> None:
+    fit = {"num_processes": 4, "gradient_accumulation_steps": 3}
+    card = replace(CARD, settings=SETTINGS.changed({"fit": fit}, "test").model_dump(mode="json"))
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
+    words = read_metadata(made.manifest.path(made.manifest.row("released"), "webui"))
+    told = {
+        key: int(words[f"ss_{key}"])
+        for key in ("batch_size_per_device", "total_batch_size", "num_batches_per_epoch", "max_train_steps")
+    }
+    assert told == {
+        "batch_size_per_device": 2,
+        "total_batch_size": 2 * 4 * 3,
+        "num_batches_per_epoch": 4,  # 14 ÷ 4, rounded up
+        "max_train_steps": 10 * 2,  # 4 ÷ 3, rounded up
+    }
 
 
 def test_no_photos_name_is_in_a_files_header(tiny_base, checkpoints, tmp_path: Path) -> None:

@@ -323,3 +323,115 @@ def test_parts_of_one_layer_that_differ_are_told():
     tensors[f"{block}.to_k.lora_B.weight"] = torch.zeros(9, RANK)
     with pytest.raises(Unnamed, match="not of the sizes"):
         renamed(tensors, lambda _: 1.0, place)
+
+
+def test_a_rank_stabilised_lora_scales_there_as_it_was_trained(of_family, tmp_path):
+    """alpha 3 over the root of dim 4 is 1.5; a program that knows dim and alpha alone finds it as 6 / 4."""
+    from lora_pipeline.settings import FitSettings
+    from lora_pipeline.stages.fit.adapter import alpha_of
+
+    one, base = of_family
+    settings = FitSettings(network_dim=RANK, network_alpha=3, rank_stabilised=True)
+    tensors, said = random_lora(one, base, tmp_path / "own.safetensors", alpha=alpha_of(settings))
+    other = for_others(one, tensors, said, tmp_path / "webui.safetensors")
+    ratios = {
+        float(other[key]) / len(other[f"{module_of_alpha(key)}.lora_down.weight"])
+        for key in other
+        if key.endswith(".alpha")
+    }
+    assert ratios == {1.5}
+    pipeline = one.pipeline(base, "cpu", "float32")
+    pipeline.load_lora_weights(str(tmp_path / "webui.safetensors"), adapter_name="default")
+    back, scales = held(one, pipeline)
+    key = next(key for key in tensors if ".to_out.0.lora_A." in key)
+    up = key.replace("lora_A", "lora_B")
+    assert torch.allclose(scales[module_of(key)] * back[up] @ back[key], 1.5 * tensors[up] @ tensors[key], atol=1e-6)
+
+
+def module_of_alpha(key):
+    return key.removesuffix(".alpha")
+
+
+def read_by_others(tensors):
+    """What each layer gets added, out × everything else, by ComfyUI's formulas (comfy/weight_adapter/loha.py and lokr.py)."""
+    added = {}
+    for layer in {key.partition(".")[0] for key in tensors}:
+        own = {key.partition(".")[2]: tensor for key, tensor in tensors.items() if key.startswith(f"{layer}.")}
+        alpha = float(own.pop("alpha"))
+        if "hada_w1_a" in own:
+            first, second = (own[f"hada_w{n}_a"] @ own[f"hada_w{n}_b"] for n in (1, 2))
+            added[layer] = alpha / len(own["hada_w1_b"]) * first * second
+            continue
+        cut = "lokr_w2_a" in own
+        blocks = own["lokr_w2_a"] @ own["lokr_w2_b"] if cut else own["lokr_w2"].flatten(1)
+        added[layer] = (alpha / len(own["lokr_w2_b"]) if cut else 1) * torch.kron(own["lokr_w1"], blocks)
+    return added
+
+
+@pytest.mark.parametrize("name", ["sd15", "flux", "z_image"])
+@pytest.mark.parametrize(("kind", "dim"), [("loha", 3), ("lokr", 2), ("lokr", 1000)], ids=str)
+def test_lycoris_names_and_numbers_say_what_was_trained(tiny, tmp_path, name, kind, dim):
+    from safetensors.torch import load_file
+
+    from lora_pipeline.settings import FitSettings
+    from lora_pipeline.stages.fit import adapter
+
+    one = family(name)
+    base = BaseSettings(family=name, model=str(tiny.BUILD[name](tmp_path / "base")))
+    conv = dim < 1000 and bool(one.conv_targets)
+    settings = FitSettings(network_conv_dim=1 if conv else 0)
+    module = one.open_denoiser(base, "cpu", "float32")
+    own = adapter.inject(
+        module, adapter.targets_of(one, settings), dim, 1.5, 0, conv=(1, 5.0) if conv else None, kind=kind, factor=4
+    )
+    with torch.no_grad():
+        for parameter in own.values():
+            parameter.normal_()
+    one.save_lora(module, tmp_path / "own.safetensors", {})
+    tensors, said = load_file(tmp_path / "own.safetensors"), read_metadata(tmp_path / "own.safetensors")
+    read = read_by_others(for_others(one, tensors, said, tmp_path / "webui.safetensors"))
+    trained = {
+        f"{one.denoiser_folder}.{key}": part
+        for key, part in module.named_modules()
+        if hasattr(part, "get_delta_weight")
+    }
+    assert trained
+    seen = set()
+    for key, part in trained.items():
+        place = one.naming.place(key)
+        rows = part.get_delta_weight("default").flatten(1)
+        if kind == "lokr" and len({len(one.naming.place(other).parts) for other in trained}) > 1:
+            there, begin = f"lycoris_{key.partition('.')[2].replace('.', '_')}", 0
+        else:
+            unit = len(rows) // place.parts[place.part]
+            there, begin = place.module, unit * sum(place.parts[: place.part])
+        assert torch.allclose(read[there][begin : begin + len(rows)], rows, atol=1e-4, rtol=1e-4), key
+        seen.add(there)
+    assert seen == set(read)
+
+
+def test_diffusers_reads_a_lokr_of_flux_2_by_lycoris_names(tiny, tmp_path):
+    from lora_pipeline.stages.fit import adapter
+
+    one = family("flux2_klein")
+    base = BaseSettings(family=one.name, model=str(tiny.BUILD[one.name](tmp_path / "base")))
+    module = one.open_denoiser(base, "cpu", "float32")
+    own = adapter.inject(module, one.lora_targets, 2, 1.0, 0, kind="lokr", factor=4)
+    with torch.no_grad():
+        for parameter in own.values():
+            parameter.normal_()
+    one.save_lora(module, tmp_path / "own.safetensors", {})
+    from safetensors.torch import load_file
+
+    for_others(
+        one,
+        load_file(tmp_path / "own.safetensors"),
+        read_metadata(tmp_path / "own.safetensors"),
+        tmp_path / "webui.safetensors",
+    )
+    pipeline = one.pipeline(base, "cpu", "float32")
+    pipeline.load_lora_weights(str(tmp_path / "webui.safetensors"), adapter_name="default")
+    trained = {key: part for key, part in module.named_modules() if hasattr(part, "get_delta_weight")}
+    for key, part in trained.items():
+        back = pipeline.transformer.get_submodule(key).get_delta_weight("default")
+        assert torch.allclose(back, part.get_delta_weight("default"), atol=1e-5), key
