@@ -82,6 +82,10 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
             {"fit": {"network_type": "dora", "text_encoder_lr": 1e-5}},
             "fit: text encoders learn a lora alone, which network_type dora is not: set text_encoder_lr to 0",
         ),
+        (
+            {"fit": {"network_type": "lokr", "text_encoder_lr": 1e-5}},
+            "fit: text encoders learn a lora alone, which network_type lokr is not: set text_encoder_lr to 0",
+        ),
         ({"fit": {"epochs": 0}, "encode": {"repeats": 0}}, "encode.repeats"),
     ],
 )

@@ -352,13 +352,14 @@ class Trainer:
         import torch
 
         parameters = list(self.parameters.values())
-        # after an empty batch there are none
+        # after an empty batch there are none, and in layers of a text encoder that are not read never any, as in one process alone
+        there = torch.tensor([float(one.grad is not None) for one in parameters], device=self.device)
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        own = torch.cat([torch.tensor([loss], device=self.device), *(one.flatten() for one in gradients)])
+        own = torch.cat([torch.tensor([loss], device=self.device), there, *(one.flatten() for one in gradients)])
         self.scaler.scale(own[:1])  # fp16's scaler begins with its first use, of which an empty batch made none
-        whole, *parts = self.group.sum(own).split([1, *(one.numel() for one in parameters)])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        whole, there, *parts = self.group.sum(own).split([1, len(parameters), *(one.numel() for one in parameters)])
+        for parameter, part, any_there in zip(parameters, parts, there.tolist(), strict=True):
+            parameter.grad = part.view_as(parameter) if any_there else None
         return float(whole)
 
     def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:

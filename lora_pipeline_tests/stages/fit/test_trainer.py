@@ -14,6 +14,7 @@ from lora_pipeline.families import NoiseSchedule, family, weights
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit.captions import caption_of
+from lora_pipeline.stages.fit.group import Group
 from lora_pipeline.stages.fit.noise import draw
 from lora_pipeline.stages.fit.order import Look, batches
 from lora_pipeline.stages.fit.trainer import Trainer, read_cached
@@ -83,6 +84,7 @@ def test_a_caption_that_is_left_out_leaves_the_framing(tmp_path, make_training_s
         {"network_type": "loha"},
         {"base_precision": "bf16", "mixed_precision": "bf16"},
         {"text_encoder_lr": 5e-4, "network_dropout": 0.3, "caption_dropout_rate": 0.5},
+        {"text_encoder_lr": 5e-4, "base_precision": "bf16", "mixed_precision": "bf16"},
     ],
     ids=str,
 )
@@ -427,6 +429,37 @@ def test_captions_are_read_by_the_text_encoder_as_it_is_now(training_set, tiny_b
         then = family("sd15").open_texts(tiny_base, "cpu", "float32").encode([text])[0]["encoder_hidden_states"]
         assert torch.allclose(one["encoder_hidden_states"], now, atol=1e-5)
         assert not torch.allclose(one["encoder_hidden_states"], then, atol=0.01)
+
+
+def test_what_is_drawn_with_is_in_training_again_afterwards(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base, LEARNING)
+    (encoder,) = trainer.encoders.values()
+    with trainer.drawing() as module:
+        assert not module.training
+        assert not encoder.training
+    assert module.training
+    assert encoder.training
+
+
+class Twins(Group):
+    """Two processes that always say the same."""
+
+    def sum(self, numbers):
+        return numbers * 2
+
+
+def test_what_no_process_has_a_gradient_of_gets_none(training_set, tiny_base):
+    """SDXL reads its first text encoder's last layer but one: AdamW would let the rest decay, in several processes alone."""
+    trainer = trainer_of(training_set, tiny_base, LEARNING)
+    trainer.group = Twins(0, 2)
+    trainer.loss([Look(0, False)]).backward()
+    of_denoiser, of_texts = halves(trainer)
+    unread, read = of_texts[-1], [*of_denoiser, *of_texts[:-1]]
+    unread.grad = None
+    before = [one.grad.clone() for one in read]
+    assert trainer._together(1.5) == 3
+    assert unread.grad is None
+    assert all(torch.equal(one.grad, 2 * old) for one, old in zip(read, before, strict=True))
 
 
 def test_checkpointing_leaves_the_text_encoders_gradient(training_set, tiny_base):
