@@ -54,6 +54,14 @@ class BaseSettings(Section):
     vae: Annotated[
         str, Field(description="Another autoencoder (folder or hub id) in place of the model's own; empty for its own.")
     ] = ""
+    clip_skip: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=12,
+            description="Which layer of sd15's text encoder is read, counted from its end, wherever it is read: 1 is the last, 2 the last but one (1 to 12).",
+        ),
+    ] = 1
     licence: Annotated[str, Field(description="Licence of the base model, written into the released card.")] = (
         "creativeml-openrail-m"
     )
@@ -459,6 +467,14 @@ class FitSettings(Section):
         ),
     ] = "AdamW"
     unet_lr: Annotated[float, Field(gt=0, le=1, description="Learning rate of the denoiser's LoRA (0 to 1).")] = 1e-4
+    text_encoder_lr: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Learning rate of the text encoders' LoRA, on the same course; 0 does not train them (0 to 1).",
+        ),
+    ] = 0.0
     lr_scheduler: Annotated[
         Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"],
         Field(description="Course of the learning rate over the run, after the warm-up."),
@@ -585,6 +601,19 @@ class FitSettings(Section):
     def _adds_to_something(self) -> Self:
         if self.adaptive_noise_scale and not self.noise_offset:
             raise ValueError("adaptive_noise_scale adds to noise_offset, which is 0: set noise_offset too")
+        return self
+
+    @model_validator(mode="after")
+    def _text_encoders_go_along(self) -> Self:
+        # diffusers, when it loads a text encoder's DoRA, leaves its magnitudes out
+        if self.text_encoder_lr and self.network_type != "lora":
+            raise ValueError(
+                f"text encoders learn a lora alone, which network_type {self.network_type} is not: set text_encoder_lr to 0"
+            )
+        if self.optimizer_type == "Prodigy" and self.text_encoder_lr not in (0, self.unet_lr):
+            raise ValueError(
+                f"Prodigy finds one rate for all that is trained: set text_encoder_lr to 0 or to unet_lr ({self.unet_lr:g})"
+            )
         return self
 
     @model_validator(mode="after")

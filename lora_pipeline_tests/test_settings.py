@@ -74,6 +74,18 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
         ({"crop": {"framings": ()}}, "crop.framings"),
         ({"crop": None}, "crop: Input should be a valid dictionary"),
         ({"fit": {"adaptive_noise_scale": 0.1}}, "fit: adaptive_noise_scale adds to noise_offset, which is 0"),
+        (
+            {"fit": {"optimizer_type": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0.5}},
+            "fit: Prodigy finds one rate for all that is trained: set text_encoder_lr to 0 or to unet_lr (1)",
+        ),
+        (
+            {"fit": {"network_type": "dora", "text_encoder_lr": 1e-5}},
+            "fit: text encoders learn a lora alone, which network_type dora is not: set text_encoder_lr to 0",
+        ),
+        (
+            {"fit": {"network_type": "lokr", "text_encoder_lr": 1e-5}},
+            "fit: text encoders learn a lora alone, which network_type lokr is not: set text_encoder_lr to 0",
+        ),
         ({"fit": {"epochs": 0}, "encode": {"repeats": 0}}, "encode.repeats"),
     ],
 )

@@ -39,9 +39,14 @@ __all__ = [
     "give_back_memory",
 ]
 
-# Two warnings that are no news to anybody here: a kernel for 4-bit weights that is not installed, and that a LoRA of the denoiser
-# holds nothing for the text encoder.
-for noisy in ("bitsandbytes.backends.cpu.ops", "diffusers.loaders.peft", "diffusers.loaders.lora_base"):
+# Three warnings that are no news to anybody here: a kernel for 4-bit weights that is not installed, that a LoRA of the denoiser
+# holds nothing for the text encoder, and that a long caption is cut (at each step, where SDXL's text encoders are trained).
+for noisy in (
+    "bitsandbytes.backends.cpu.ops",
+    "diffusers.loaders.peft",
+    "diffusers.loaders.lora_base",
+    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
+):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
 # torch's threads on the CPU wait for each other by spinning, unless told otherwise before torch is imported. On two cores of which

@@ -70,6 +70,15 @@ class TextEncoder(Protocol):
         """For each text what `predict` needs of it: named tensors without a batch axis, float32, on the CPU."""
         ...
 
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        """The encoders that a LoRA can be trained in, as torch modules by the names of their folders."""
+        ...
+
+    def with_graph(self, texts: Sequence[str]) -> Conditioning:
+        """As `encode`, of texts stacked to a batch axis in front, where the encoders are, and with the graph that their LoRA learns by."""
+        ...
+
     def cut_tokens(self, text: str) -> int:
         """How many tokens at the text's end do not fit and are not seen by the model; 0 if all fit."""
         ...
@@ -109,6 +118,16 @@ class Family(Protocol):
         ...
 
     @property
+    def text_targets(self) -> tuple[str, ...]:
+        """Endings of the names of the text encoders' modules that get a LoRA; empty: text encoders are not trained."""
+        ...
+
+    @property
+    def clip_skips(self) -> bool:
+        """Whether another layer of its text encoder can be read; see `BaseSettings.clip_skip`."""
+        ...
+
+    @property
     def half(self) -> Literal["float16", "bfloat16"]:
         """The 16-bit format that the model was made for, and draws in without overflowing."""
         ...
@@ -123,7 +142,7 @@ class Family(Protocol):
         ...
 
     def digest(self, base: BaseSettings, part: Part = "whole") -> str:
-        """Identity of the weights: of the files' bytes for a folder or file, id@commit for a hub id.
+        """Identity of the weights: of the files' bytes for a folder or file, id@commit for a hub id; of `whole` and `texts` with the clip skip.
 
         Args:
             part: `pictures` is the autoencoder alone, `texts` tokenizer and text encoder, `denoiser` it and its schedule.
@@ -175,10 +194,13 @@ class Family(Protocol):
         """
         ...
 
-    def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str], encoders: Mapping[str, Any] = {}) -> None:
         """Write the LoRA, DoRA, LoKr or LoHa in `module` (injected by peft, adapter "default") so that `load_lora` puts it back as trained.
 
         A .safetensors of float32 with diffusers' key names, written whole; equal weights and metadata give equal bytes.
+
+        Args:
+            encoders: text encoders whose LoRA (in them no other kind) is written too, by the names of their folders.
         """
         ...
 
@@ -189,11 +211,19 @@ class Family(Protocol):
         """
         ...
 
-    def pipeline(self, base: BaseSettings, device: str, dtype: str, module: Any = None) -> Any:
-        """The family's stock diffusers pipeline: no safety checker, no progress bar.
+    def pipeline(
+        self,
+        base: BaseSettings,
+        device: str,
+        dtype: str,
+        module: Any = None,
+        encoders: Mapping[str, Any] = {},
+    ) -> Any:
+        """The family's stock diffusers pipeline: no safety checker, no progress bar, the base's clip skip in its text encoder.
 
         Args:
             module: a denoiser to draw with in place of the base model's own, such as one in training.
+            encoders: text encoders likewise, by the names of their folders.
 
         Raises:
             ModelError: as `check`.

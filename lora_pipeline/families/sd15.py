@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lora_pipeline.families.kohya import ONE_CLIP, UNET, Naming, Place, flat, of_clip
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import UNET_CONV_TARGETS, StockFamily
+from lora_pipeline.families.stock import CLIP_TARGETS, UNET_CONV_TARGETS, StockFamily
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class StableDiffusion15(StockFamily):
     # What kohya-ss/sd-scripts trains by default: every linear layer and 1×1 convolution of the U-Net's transformers.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
     conv_targets = UNET_CONV_TARGETS
+    text_targets = CLIP_TARGETS
+    clip_skips = True
     half: Literal["float16", "bfloat16"] = "float16"
     pipeline_class = "StableDiffusionPipeline"
     denoiser_class = "UNet2DConditionModel"
@@ -54,9 +56,19 @@ class StableDiffusion15(StockFamily):
         ]
 
     def open_pipeline(self, base: BaseSettings, given: Mapping[str, Any]) -> Any:
-        """See `StockFamily.open_pipeline`; without a safety checker."""
+        """See `StockFamily.open_pipeline`; without a safety checker, and with no more of the text encoder than clip skip reads.
+
+        sd-scripts (`SdTextEncodingStrategy`) and diffusers (whose `clip_skip` is one less) put a layer's answer through the last norm: it is
+        what an encoder answers that ends with that layer. (diffusers 0.42's own `clip_skip` fails with transformers 5.)
+        """
         unchecked = {"requires_safety_checker": False, "safety_checker": None, "feature_extractor": None}
-        return super().open_pipeline(base, {**unchecked, **given})
+        pipeline = super().open_pipeline(base, {**unchecked, **given})
+        if "text_encoder" not in given:
+            # transformers 5 keeps the parts of text_model in the encoder itself
+            clip = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+            layers = clip.encoder.layers
+            clip.encoder.layers = layers[: len(layers) + 1 - base.clip_skip]
+        return pipeline
 
 
 @dataclass(frozen=True)
@@ -64,9 +76,18 @@ class _ClipText:
     tokenizer: Any
     encoder: Any
 
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        return {"text_encoder": self.encoder}
+
     def encode(self, texts: Sequence[str]) -> list[Conditioning]:
         import torch
 
+        with torch.no_grad():
+            states = self.with_graph(texts)["encoder_hidden_states"]
+        return [{"encoder_hidden_states": one.float().cpu()} for one in states]
+
+    def with_graph(self, texts: Sequence[str]) -> Conditioning:
         length = self.tokenizer.model_max_length
         tokens = self.tokenizer(
             list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
@@ -77,9 +98,8 @@ class _ClipText:
             if getattr(self.encoder.config, "use_attention_mask", False)
             else None
         )
-        with torch.no_grad():
-            states = self.encoder(tokens.input_ids.to(self.encoder.device), attention_mask=mask)[0]
-        return [{"encoder_hidden_states": one.float().cpu()} for one in states]
+        states = self.encoder(tokens.input_ids.to(self.encoder.device), attention_mask=mask)[0]
+        return {"encoder_hidden_states": states}
 
     def cut_tokens(self, text: str) -> int:
         return max(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lora_pipeline.families.kohya import TWO_CLIPS, UNET, Naming, Place, flat, of_clip
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import UNET_CONV_TARGETS, StockFamily, StockTexts
+from lora_pipeline.families.stock import CLIP_TARGETS, UNET_CONV_TARGETS, StockFamily, StockTexts
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class StableDiffusionXL(StockFamily):
     # What kohya-ss/sd-scripts trains by default: every linear layer and 1×1 convolution of the U-Net's transformers.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
     conv_targets = UNET_CONV_TARGETS
+    text_targets = CLIP_TARGETS
     half: Literal["float16", "bfloat16"] = "float16"
     pipeline_class = "StableDiffusionXLPipeline"
     denoiser_class = "UNet2DConditionModel"
@@ -77,14 +78,16 @@ class StableDiffusionXL(StockFamily):
     def open_texts(self, base: BaseSettings, device: str, dtype: str) -> TextEncoder:
         """See `Family.open_texts`."""
         parts = self.open_text_parts(base, device, dtype)
+        encoders = {"text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}
 
-        def told(text: str) -> Conditioning:
+        def told(text: str | list[str]) -> Conditioning:
             # An empty text is encoded as such, as sd-scripts and diffusers' training do; the pipeline, when it draws away from
             # nothing at all, puts zeros in its place (force_zeros_for_empty_prompt).
-            states, _, pooled, _ = parts.encode_prompt(text, device=device, do_classifier_free_guidance=False)
+            where = parts.text_encoder_2.device  # encoders that are trained were moved since
+            states, _, pooled, _ = parts.encode_prompt(text, device=where, do_classifier_free_guidance=False)
             return {"encoder_hidden_states": states, "text_embeds": pooled}
 
-        return StockTexts(told, parts.tokenizer_2, parts.tokenizer_2.model_max_length)
+        return StockTexts(told, parts.tokenizer_2, parts.tokenizer_2.model_max_length, encoders=encoders)
 
     def noise(self, base: BaseSettings) -> NoiseSchedule:
         """See `Family.noise`."""

@@ -6,7 +6,7 @@ Shapes: see `protocol.py`.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +33,8 @@ UNET_CONV_TARGETS = (
     "downsamplers.0.conv",
     "upsamplers.0.conv",
 )
+# Every linear layer within a CLIPAttention or a CLIPMLP: `TEXT_ENCODER_TARGET_REPLACE_MODULE` there.
+CLIP_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 class StockFamily:
@@ -43,6 +45,8 @@ class StockFamily:
     naming: Naming
     lora_targets: tuple[str, ...]
     conv_targets: tuple[str, ...] = ()
+    text_targets: tuple[str, ...] = ()
+    clip_skips: bool = False
     half: Literal["float16", "bfloat16"] = "bfloat16"
 
     pipeline_class: str  # in diffusers, and in the folder's model_index.json
@@ -88,6 +92,7 @@ class StockFamily:
             if vae.path is None:
                 check_hub(vae, ("config.json",))
         self._check_channels(base, model)
+        self._check_clip_skip(base, model)
 
     def _check_folder(self, model: Weights, folder: Path) -> None:
         weights = [
@@ -129,8 +134,26 @@ class StockFamily:
                 f"base model {base.model}: its denoiser takes {wanted} latent channels, the autoencoder gives {given}: {why}"
             )
 
+    def _check_clip_skip(self, base: BaseSettings, model: Weights) -> None:
+        if base.clip_skip == 1:
+            return
+        if not self.clip_skips:
+            raise ModelError(
+                f"base.clip_skip {base.clip_skip}: the denoiser of {self.name} always reads those layers of its text encoders that it "
+                "was made for, whatever other programs show as clip skip: set it to 1"
+            )
+        layers = (read_json(model, "text_encoder/config.json") or {}).get("num_hidden_layers")
+        if layers is not None and base.clip_skip > layers:
+            raise ModelError(
+                f"base.clip_skip {base.clip_skip}: the text encoder of {base.model} has {layers} layers: set it to 1 to {layers}"
+            )
+
     def digest(self, base: BaseSettings, part: Part = "whole") -> str:
         """See `Family.digest`."""
+        reads = part in {"whole", "texts"} and base.clip_skip > 1
+        return self._weights_digest(base, part) + (f"+clip_skip={base.clip_skip}" if reads else "")
+
+    def _weights_digest(self, base: BaseSettings, part: Part) -> str:
         model = weights_of(base.model, base.revision)
         folders = self.folders[part]
         if not base.vae or part in {"texts", "denoiser"}:
@@ -172,28 +195,17 @@ class StockFamily:
             why = f"fit.base_precision {quantised} is bitsandbytes' and needs a graphics card: if there is none, set it to bf16"
             raise ModelError(f"{error}; {why}") from error
 
-    def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str], encoders: Mapping[str, Any] = {}) -> None:
         """See `Family.save_lora`. Rank and alpha stand in diffusers' `lora_adapter_metadata`, from which it scales by alpha / rank.
 
         Modules that have others than most have them there too, by name.
         """
-        from peft import get_peft_model_state_dict
-
-        config, prefix = module.peft_config["default"], self.denoiser_folder
-        told = {"r": config.r, "target_modules": sorted(config.target_modules)}
-        match config.peft_type.value:
-            case "LOKR":
-                told |= {"alpha": config.alpha, "decompose_factor": config.decompose_factor}
-            case "LOHA":
-                told |= {"alpha": config.alpha}
-            case _:
-                told |= {"lora_alpha": config.lora_alpha, **({"use_dora": True} if config.use_dora else {})}
-        if config.rank_pattern or config.alpha_pattern:
-            told |= {"rank_pattern": config.rank_pattern, "alpha_pattern": config.alpha_pattern}
-        adapter = {f"{prefix}.{name}": value for name, value in told.items()}
-        # Names as peft says them (…lora_A.weight). diffusers' own convert_state_dict_to_diffusers renames the attention's alone,
-        # and its loader, which judges by the first name, then leaves all of the attention's out with no more than a warning.
-        tensors = {f"{prefix}.{name}": tensor.float() for name, tensor in get_peft_model_state_dict(module).items()}
+        tensors: dict[str, Any] = {}
+        adapter: dict[str, Any] = {}
+        for prefix, part in {self.denoiser_folder: module, **encoders}.items():
+            its_tensors, its_adapter = _lora_in(part, prefix)
+            tensors |= its_tensors
+            adapter |= its_adapter
         write_lora(path, tensors, {"format": "pt", **metadata, ADAPTER: json.dumps(adapter, sort_keys=True)})
 
     def load_lora(self, pipeline: Any, path: Path) -> None:
@@ -212,16 +224,23 @@ class StockFamily:
         inject_adapter_in_model({"lokr": LoKrConfig, "loha": LoHaConfig}[kind](**told), denoiser)
         set_peft_model_state_dict(denoiser, {name.removeprefix(prefix): one for name, one in tensors.items()})
 
-    def pipeline(self, base: BaseSettings, device: str, dtype: str, module: Any = None) -> Any:
+    def pipeline(
+        self,
+        base: BaseSettings,
+        device: str,
+        dtype: str,
+        module: Any = None,
+        encoders: Mapping[str, Any] = {},
+    ) -> Any:
         """See `Family.pipeline`."""
-        given: dict[str, Any] = {} if module is None else {self.denoiser_folder: module}
+        in_training = {**({} if module is None else {self.denoiser_folder: module}), **encoders}
+        given: dict[str, Any] = dict(in_training)
         if base.vae:
             given["vae"] = self.open_vae(base)
         pipeline = self.open_pipeline(base, given)
         pipeline.set_progress_bar_config(disable=True)
-        names = ("vae", *self.text_folders, *(() if module is not None else (self.denoiser_folder,)))
-        for name in names:  # a module in training keeps the dtypes it has
-            if not name.startswith("tokenizer"):
+        for name in ("vae", *self.text_folders, self.denoiser_folder):
+            if not name.startswith("tokenizer") and name not in in_training:  # what is in training keeps its dtypes
                 to(getattr(pipeline, name), device, dtype)
         return pipeline
 
@@ -293,6 +312,30 @@ class StockFamily:
         return NoiseSchedule("flow", tuple(1 - sigma for sigma in sigmas), sigmas, shift)
 
 
+def _lora_in(module: Any, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and `lora_adapter_metadata` of the LoRA, or its kin, in a module, by the names that diffusers has for a part of that name."""
+    from peft import get_peft_model_state_dict
+
+    config = module.peft_config["default"]
+    told = {"r": config.r, "target_modules": sorted(config.target_modules)}
+    match config.peft_type.value:
+        case "LOKR":
+            told |= {"alpha": config.alpha, "decompose_factor": config.decompose_factor}
+        case "LOHA":
+            told |= {"alpha": config.alpha}
+        case _:
+            told |= {"lora_alpha": config.lora_alpha, **({"use_dora": True} if config.use_dora else {})}
+    if config.rank_pattern or config.alpha_pattern:
+        told |= {"rank_pattern": config.rank_pattern, "alpha_pattern": config.alpha_pattern}
+    adapter = {f"{prefix}.{name}": value for name, value in told.items()}
+    # transformers 5 keeps CLIPTextModel's parts without the "text_model" by which every file and reader of files knows them
+    within = "text_model." if prefix.startswith("text_encoder") and not hasattr(module, "text_model") else ""
+    # Names as peft says them (…lora_A.weight). diffusers' own convert_state_dict_to_diffusers renames the attention's alone,
+    # and its loader, which judges by the first name, then leaves all of the attention's out with no more than a warning.
+    state = get_peft_model_state_dict(module)
+    return {f"{prefix}.{within}{name}": tensor.float() for name, tensor in state.items()}, adapter
+
+
 def flow_time(timesteps: "Tensor") -> "Tensor":
     """σ of `StockFamily.flow_schedule` at B timesteps: what a flow's denoiser is told of time, float32, up to 1."""
     return (timesteps.float() + 1) / FLOW_STEPS
@@ -345,12 +388,14 @@ class StockTexts:
         tokenizer: the one that sees most of a long text.
         max_tokens: how much of it.
         worded: the text as that tokenizer gets it.
+        encoders: see `TextEncoder`; if there are any, `told` takes several texts too.
     """
 
-    told: "Callable[[str], Conditioning]"
+    told: "Callable[[Any], Conditioning]"
     tokenizer: Any
     max_tokens: int
     worded: Callable[[str], str] = str
+    encoders: Mapping[str, Any] = field(default_factory=dict)
 
     def encode(self, texts: Sequence[str]) -> list[Conditioning]:
         """See `TextEncoder.encode`."""
@@ -358,6 +403,10 @@ class StockTexts:
 
         with torch.no_grad():
             return [{name: value[0].float().cpu() for name, value in self.told(text).items()} for text in texts]
+
+    def with_graph(self, texts: Sequence[str]) -> Conditioning:
+        """See `TextEncoder.with_graph`."""
+        return self.told(list(texts))
 
     def cut_tokens(self, text: str) -> int:
         """See `TextEncoder.cut_tokens`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lora_pipeline.errors import SettingsError
+from lora_pipeline.families import family as family_of
 from lora_pipeline.kohya.folder import read_folder, trigger_and_class
 from lora_pipeline.kohya.imported import Imported, Row
 from lora_pipeline.kohya.rules import (
@@ -91,7 +92,8 @@ def read(source: Path, recipe_name: str = "", kind: str = "") -> Imported:
     base = recipe(name).base
     civitai = what == "civitai JSON"
     values = _values(entries)
-    context = Context(values, is_flow(base.family), civitai)
+    plug = family_of(base.family)
+    context = Context(values, is_flow(base.family), civitai, bool(plug.text_targets), plug.clip_skips)
     rows = [*_rows(entries, context, told if family in ("", base.family) else _other(family, base.family, name))]
     rows += _unsaid(context, what)
     photos, trigger, class_word = _subject(entries)

@@ -23,11 +23,15 @@ class Context:
         values: of all keys, by sd-scripts' name.
         flow: whether the recipe's base model is a flow.
         civitai: whether it is civitai's file.
+        learns_texts: whether the base model's text encoders can be trained here.
+        clip_skips: whether another layer of its text encoder can be read.
     """
 
     values: Mapping[str, Any]
     flow: bool
     civitai: bool
+    learns_texts: bool
+    clip_skips: bool
 
     def number(self, key: str, otherwise: float) -> float:
         """Another key's value, if it is a number."""
@@ -108,20 +112,48 @@ def learning_rate(value: Any, context: Context) -> Verdict:
 
 
 def text_encoder_lr(value: Any, context: Context) -> Verdict:
-    """Off where 0, or where sd-scripts is told to train the denoiser only."""
+    """Of one text encoder or a list of several; off where 0, or where sd-scripts is told to train the denoiser only."""
     rates = cast(list[Any], value) if isinstance(value, list) else [value]
-    if all(off(rate) or str(rate) in {"0.0", "0.00000"} for rate in rates):
-        return Verdict("as here", "the text encoder is not trained")
     if context.values.get("network_train_unet_only"):
         return Verdict("as here", "network_train_unet_only: the text encoder is not trained")
-    return Verdict("not yet", "the text encoder; only the denoiser learns")
+    if not rates:
+        return unet_only(False, context)
+    if all(off(rate) or str(rate) in {"0.0", "0.00000"} for rate in rates):
+        return Verdict("as here", "the text encoder is not trained")
+    if not context.learns_texts:
+        return Verdict("not yet", "the text encoders of this base; only the denoiser learns")
+    kind, there = adapter_there(context)
+    if kind not in {"", "lora"}:
+        return Verdict("not yet", f"{there} of text encoders; only the denoiser learns")
+    verdict = sets(fit__text_encoder_lr=rates[0])
+    if not verdict.sets:
+        return verdict
+    unet_lr = context.number("unet_lr", context.number("learning_rate", TRAINING_DEFAULTS["learning_rate"]))
+    if str(context.values.get("optimizer_type", "")).lower() == "prodigy" and verdict.sets[0][1] not in (0, unet_lr):
+        return Verdict(
+            "by hand", "Prodigy finds one rate for all: set fit.text_encoder_lr to fit.unet_lr, or leave it 0"
+        )
+    if len(set(rates)) > 1:
+        return Verdict("not yet", "a rate for each text encoder; the first is taken for all", verdict.sets)
+    return verdict
 
 
-def unet_only(value: Any, _: Context) -> Verdict:
-    """sd-scripts trains the text encoder too, unless told otherwise."""
+def unet_only(value: Any, context: Context) -> Verdict:
+    """sd-scripts trains the text encoder too, at the rate of all, unless told otherwise."""
     if value:
         return Verdict("as here", "the text encoder is not trained")
-    return Verdict("not yet", "the text encoder; only the denoiser learns")
+    if context.values.get("text_encoder_lr", []) != []:
+        return Verdict("as here", "see text_encoder_lr")
+    verdict = text_encoder_lr(context.number("learning_rate", TRAINING_DEFAULTS["learning_rate"]), context)
+    words = verdict.words or "the text encoder learns at learning_rate, having none of its own"
+    return Verdict(verdict.fate, words, verdict.sets)
+
+
+def clip_skip(value: Any, context: Context) -> Verdict:
+    """sd-scripts reads it for Stable Diffusion 1 and 2 alone (`SdTextEncodingStrategy`); SDXL's layers are fixed."""
+    if context.clip_skips:
+        return sets(base__clip_skip=value or 1)
+    return Verdict("as here", "this base's texts are always read with the same layers, by sd-scripts too")
 
 
 def min_snr_gamma(value: Any, context: Context) -> Verdict:
@@ -504,11 +536,12 @@ def another_file(what: str) -> Rule:
     return lambda value, _: Verdict("by hand", f"{what}: import {value} too") if value else Verdict("no matter")
 
 
-_TEXT_ONLY = not_yet("training the text encoder; only the denoiser learns")
+_TEXT_STOPS = not_yet("text encoders that stop learning before the denoiser does")
+_FINE_TUNING = no_matter("it is of fine-tuning; for a LoRA, text_encoder_lr and network_train_unet_only say it")
 _FILES = no_matter("each epoch leaves a LoRA file, and the newest state is kept")
 _PLACES = no_matter("places, names and logs are this pipeline's own, TensorBoard's files among them")
 _SPEED = no_matter("how fast, not what is learnt")
-_CACHED = no_matter("latents and text embeddings are always cached")
+_CACHED = no_matter("latents are always cached, and text embeddings unless text encoders are trained")
 _SAMPLES = no_matter("fit.sample_prompt is drawn each epoch")
 _ASKED = no_matter("the base model's own scheduler is asked")
 
@@ -572,8 +605,9 @@ RULES: dict[str, Rule] = {
     "split_mode": no_matter("how memory is used, not what is learnt"),
     "network_train_unet_only": unet_only,
     "network_train_text_encoder_only": not_yet("training the text encoder alone"),
+    **dict.fromkeys(("train_text_encoder", "learning_rate_te", "learning_rate_te1", "learning_rate_te2"), _FINE_TUNING),
     "text_encoder_lr": text_encoder_lr,
-    "clip_skip": not_yet("clip skip; captions are read with the layer that the base model itself reads", 1),
+    "clip_skip": clip_skip,
     "max_token_length": not_yet("captions of over 75 tokens; what is longer is cut, and `training_set` says so", 75),
     "t5xxl_max_token_length": not_yet("another length for T5", 512),
     "apply_t5_attn_mask": not_yet("T5's attention mask"),
@@ -625,8 +659,8 @@ RULES: dict[str, Rule] = {
     "skip_until_initial_step": not_yet("beginning at a later step"),
     "resume": not_yet("going on from the state of another trainer's run"),
     "resume_from_huggingface": not_yet("going on from the state of another trainer's run"),
-    "stop_text_encoder_training": _TEXT_ONLY,
-    "stop_text_encoder_training_pct": _TEXT_ONLY,
+    "stop_text_encoder_training": _TEXT_STOPS,
+    "stop_text_encoder_training_pct": _TEXT_STOPS,
     # the loss
     "min_snr_gamma": min_snr_gamma,
     "noise_offset": noise_offset,

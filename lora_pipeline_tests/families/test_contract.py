@@ -510,6 +510,121 @@ def test_a_base_held_by_bitsandbytes_trains(tiny, tmp_path, monkeypatch, name, f
         assert next(lokr.steps()).loss == pytest.approx(plain, rel=0.05)
 
 
+def test_text_encoders_learn_too_where_the_family_says_so(of_family, tmp_path):
+    """Every linear layer of their attention and feed-forward, as sd-scripts; the stock pipeline draws what they have learnt."""
+    import numpy as np
+    from safetensors.torch import load_file, save_file
+
+    from lora_pipeline.errors import TrainingError
+    from lora_pipeline.families.lora_file import read_metadata
+
+    one, base = of_family
+    changes = {"text_encoder_lr": 1e-2, "network_dim": 4, "network_alpha": 3.0}
+    if not one.text_targets:
+        with pytest.raises(
+            TrainingError, match=rf"fit\.text_encoder_lr 0\.01: the text encoders of {one.name} .* set it to 0"
+        ):
+            trainer_of(one, base, **changes)
+        assert not one.open_texts(base, "cpu", "float32").encoders
+        return
+    trainer, frozen = trainer_of(one, base, **changes), trainer_of(one, base)
+    reached = {
+        f"{folder}.{name}"
+        for folder, encoder in trainer.encoders.items()
+        for name, layer in encoder.named_modules()
+        if hasattr(layer, "lora_A")
+    }
+    untouched = one.open_texts(base, "cpu", "float32").encoders
+    assert {folder for folder in one.text_folders if folder.startswith("text_encoder")} == set(untouched)
+    assert reached == {
+        f"{folder}.{name}.{inner}"
+        for folder, encoder in untouched.items()
+        for name, block in encoder.named_modules()
+        if type(block).__name__ in {"CLIPAttention", "CLIPMLP"}
+        for inner, layer in block.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    }
+    steps = trainer.steps()
+    assert next(steps).loss == pytest.approx(next(frozen.steps()).loss, rel=1e-5)  # a new LoRA changes nothing
+    last = [next(steps) for _ in range(5)][-1]
+    assert last.step == 6
+    for module in (trainer.module, *trainer.encoders.values()):
+        shaken(module)
+    trainer.train(learning=False)
+    in_training = drawn(one, one.pipeline(base, "cpu", "float32", trainer.module, trainer.encoders))
+    file = tmp_path / "lora.safetensors"
+    one.save_lora(trainer.module, file, {}, trainer.encoders)
+    tensors = load_file(file)
+    denoiser = {name: tensor for name, tensor in tensors.items() if name.startswith(one.denoiser_folder)}
+    save_file(denoiser, tmp_path / "denoiser.safetensors", read_metadata(file))
+    assert all(".text_model.encoder.layers." in name for name in tensors.keys() - denoiser.keys())
+    pipeline = one.pipeline(base, "cpu", "float32")
+    plain = drawn(one, pipeline)
+    pipeline.load_lora_weights(str(file))
+    assert np.abs(in_training - drawn(one, pipeline)).max() < 1e-5
+    pipeline.unload_lora_weights()
+    assert np.array_equal(drawn(one, pipeline), plain)
+    pipeline.load_lora_weights(str(tmp_path / "denoiser.safetensors"))
+    assert np.abs(in_training - drawn(one, pipeline)).max() > 1e-3  # the text encoders' part is seen
+
+
+def test_texts_in_their_graph_are_those_that_were_cached(of_family):
+    one, base = of_family
+    encoder = one.open_texts(base, "cpu", "float32")
+    if not one.text_targets:
+        return
+    for module in encoder.encoders.values():
+        module.requires_grad_(True)
+    together = encoder.with_graph(WORDS)
+    for at, told in enumerate(encoder.encode(WORDS)):
+        assert told.keys() == together.keys()
+        assert all(torch.allclose(told[name], together[name][at], atol=1e-5) for name in told)
+    assert all(tensor.requires_grad for tensor in together.values())
+
+
+@pytest.mark.parametrize("skip", [1, 2])
+def test_clip_skip_reads_the_layer_that_sd_scripts_reads(tiny, tmp_path, skip):
+    """Layer −skip through the last norm (`SdTextEncodingStrategy`), for captions and, of both prompts, for pictures."""
+    import numpy as np
+    from diffusers import StableDiffusionPipeline
+
+    one, base = family("sd15"), BaseSettings(family="sd15", model=str(tiny.build(tmp_path)), clip_skip=skip)
+    stock = StableDiffusionPipeline.from_pretrained(base.model)
+    texts = ("grey", WORDS[1])
+    tokens = stock.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+    clip = getattr(stock.text_encoder, "text_model", stock.text_encoder)
+    with torch.no_grad():
+        layers = stock.text_encoder(tokens, output_hidden_states=True).hidden_states
+        wanted = clip.final_layer_norm(layers[-skip])
+    for told, states in zip(one.open_texts(base, "cpu", "float32").encode(texts), wanted, strict=True):
+        assert torch.allclose(told["encoder_hidden_states"], states, atol=1e-5)
+
+    def picture(pipeline, **prompts):
+        how = {"num_inference_steps": 2, "width": 64, "height": 64, "output_type": "np"}
+        return np.asarray(pipeline(generator=torch.Generator().manual_seed(3), **how, **prompts).images[0])
+
+    ours = picture(one.pipeline(base, "cpu", "float32"), prompt=texts[1], negative_prompt=texts[0])
+    theirs = picture(stock, prompt_embeds=wanted[1:], negative_prompt_embeds=wanted[:1])
+    plain = picture(stock, prompt=texts[1], negative_prompt=texts[0])
+    assert np.abs(theirs - ours).max() < 1e-5
+    assert (np.abs(plain - ours).max() > 1e-3) == (skip == 2)
+
+
+def test_clip_skip_is_of_what_reads_texts_and_of_no_other_part(of_family):
+    one, base = of_family
+    skipping = base.model_copy(update={"clip_skip": 2})
+    parts = ("whole", "pictures", "texts", "denoiser")
+    moved = {part for part in parts if one.digest(base, part) != one.digest(skipping, part)}
+    assert moved == {"whole", "texts"}
+    if one.name != "sd15":
+        with pytest.raises(ModelError, match=rf"base\.clip_skip 2: the denoiser of {one.name} .* set it to 1"):
+            one.check(skipping)
+        return
+    one.check(skipping)
+    with pytest.raises(ModelError, match=r"clip_skip 3: the text encoder of .* has 2 layers: set it to 1 to 2"):
+        one.check(base.model_copy(update={"clip_skip": 3}))
+
+
 def test_validation_pictures_are_drawn_through_it(of_family, tmp_path):
     """As `grade` draws: several prompts at once, a picture from its own seed, guidance and negative prompt in the pipeline's words."""
     from PIL import ImageChops

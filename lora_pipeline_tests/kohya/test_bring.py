@@ -66,7 +66,7 @@ def test_a_json_wants_to_be_told_whose_photos(home):
     assert not store(home).subjects.exists()
     words = ["--photos", str(home / "12_jx265 woman"), "--trigger", "jx265", "--class", "woman"]
     output = done(run(home, "civitai.json", *words))
-    assert "not trained here yet: the text encoder" in output
+    assert "fit.text_encoder_lr = 5e-05" in output
     assert "did you mean 'keepTokens'?" in output
     assert "No consent is recorded yet" in output
     fit = load(store(home), "jane").whole_settings().fit

@@ -152,10 +152,19 @@ def test_every_key_has_one_row_with_words(put, given):
 @pytest.mark.parametrize(
     ("given", "key", "told"),
     [
-        (params(textEncoderLR=5e-5), "textEncoderLR", "not trained here yet: the text encoder"),
+        (params(textEncoderLR=5e-5), "textEncoderLR", "fit.text_encoder_lr = 5e-05"),
+        ({**params(textEncoderLR=5e-5), "baseModel": "flux_dev", "baseModelType": "flux"}, "textEncoderLR", "not trained here yet: the text encoders of this base"),
+        (params(textEncoderLR=5e-5, optimizerType="Prodigy", unetLR=1), "textEncoderLR", "by hand: Prodigy finds one rate for all"),
+        (TRAIN.replace("text_encoder_lr = 0.0001", "text_encoder_lr = [0.0001, 0.0002]"), "text_encoder_lr", "fit.text_encoder_lr = 0.0001; not trained here yet: a rate for each"),
+        (TRAIN.replace("text_encoder_lr", "train_text_encoder = true\nnetwork_train_unet_only"), "network_train_unet_only", "the text encoder is not trained"),
+        (TRAIN.replace("text_encoder_lr = 0.0001", "train_text_encoder = true"), "train_text_encoder", "it is of fine-tuning"),
         (params(textEncoderLR=0), "textEncoderLR", "the text encoder is not trained"),
-        (params(clipSkip=2), "clipSkip", "not trained here yet: clip skip"),
-        (params(clipSkip=1), "clipSkip", "as it is here anyway"),
+        (params(clipSkip=2), "clipSkip", "base.clip_skip = 2"),
+        (params(clipSkip=1), "clipSkip", "base.clip_skip = 1"),
+        (params(clipSkip=13), "clipSkip", "by hand: base.clip_skip: Input should be less than or equal to 12"),
+        ({**params(clipSkip=2), "baseModel": "sdxl", "baseModelType": "sdxl"}, "clipSkip", "always read with the same layers, by sd-scripts too"),
+        (params(loraType="lokr"), "textEncoderLR", "not trained here yet: lokr of text encoders"),
+        (TRAIN.replace("networks.lora", "lycoris.kohya").replace("conv_dim=8", "algo=loha"), "text_encoder_lr", "not trained here yet: LyCORIS' loha of text encoders"),
         (params(loraType="oft"), "loraType", "not trained here yet: oft"),
         (TRAIN.replace("networks.lora", "networks.oft"), "network_module", "not trained here yet: networks.oft"),
         (TRAIN.replace("xformers", "fp8_base"), "fp8_base", "by hand: no base is held in fp8 here; set fit.base_precision to int8"),
@@ -196,6 +205,25 @@ def test_a_toml_of_train_network(put):
     assert (fit.lr_scheduler, fit.lr_warmup_steps, fit.seed, fit.mixed_precision) == ("constant", 100, 7, "fp16")
     assert (fit.network_dim, fit.network_alpha, fit.weight_decay) == (16, 8, 0.1)
     assert (fit.network_conv_dim, fit.network_conv_alpha) == (8, 1)
+    assert (fit.unet_lr, fit.text_encoder_lr, whole.base.clip_skip) == (5e-4, 1e-4, 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "rate"),
+    [
+        ("", 5e-4),  # sd-scripts trains it at learning_rate unless told otherwise
+        ("network_train_unet_only = false", 5e-4),
+        ("text_encoder_lr = []", 5e-4),
+        ("network_train_unet_only = true", 0),
+        ("text_encoder_lr = 0.0", 0),
+        ("text_encoder_lr = 0.0\nnetwork_train_unet_only = false", 0),
+        ("text_encoder_lr = 1e-5\nnetwork_train_unet_only = false", 1e-5),
+        ("text_encoder_lr = [1e-5, 1e-5]", 1e-5),
+    ],
+)
+def test_the_text_encoders_rate_is_what_sd_scripts_makes_of_it(put, said, rate):
+    found = put(TRAIN.replace("text_encoder_lr = 0.0001", said))
+    assert settings(found).fit.text_encoder_lr == rate
 
 
 def test_the_guis_processes_and_what_its_warm_up_means_with_them(put):
@@ -284,7 +312,8 @@ def test_what_a_toml_leaves_unsaid_is_what_sd_scripts_does_then(put):
     assert (fit.min_snr_gamma, fit.noise_offset, fit.batch_size) == (0, 0, 1)
     assert (fit.network_dim, fit.network_alpha, fit.lr_scheduler, fit.weight_decay) == (4, 1, "constant", 0)
     assert "sd-scripts does then" in row(found, "(min_snr_gamma)").told
-    assert "the text encoder" in row(found, "(network_train_unet_only)").told
+    assert fit.text_encoder_lr == 2e-6
+    assert "the text encoder learns at learning_rate" in row(found, "(network_train_unet_only)").told
     assert row(found, "(max_train_steps)").fate == "by hand"
 
 
@@ -377,6 +406,6 @@ def test_every_rule_sets_what_there_is_and_every_alias_has_a_rule():
 
 def test_what_is_not_trained_yet_is_no_setting_yet():
     """When one of these comes to `fit`, its rule must set it: then this fails."""
-    later = {"text_encoder_lr", "clip_skip", "scale_weight_norms"}
+    later = {"ip_noise_gamma", "scale_weight_norms"}
     assert later <= set(RULES)
     assert not later & set(FitSettings.model_fields)

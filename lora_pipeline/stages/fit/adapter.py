@@ -1,4 +1,4 @@
-"""The LoRA, or one of its kin, in the denoiser: put in, read out, put back. The only file of this stage that knows peft."""
+"""The LoRA, or one of its kin, in the denoiser, and the LoRA in text encoders: put in, read out, put back. The only file of this stage that knows peft."""
 
 import math
 from collections.abc import Mapping
@@ -36,6 +36,15 @@ def targets_of(family: Family, settings: FitSettings) -> tuple[str, ...]:
     return (*family.lora_targets, *family.conv_targets)
 
 
+def text_targets_of(family: Family, settings: FitSettings) -> tuple[str, ...]:
+    """As `targets_of`, of the text encoders; none if they are not trained. Raises TrainingError if they are to be and cannot."""
+    if settings.text_encoder_lr and not family.text_targets:
+        raise TrainingError(
+            f"fit.text_encoder_lr {settings.text_encoder_lr:g}: the text encoders of {family.name} are not trained here: set it to 0"
+        )
+    return family.text_targets if settings.text_encoder_lr else ()
+
+
 def inject(
     module: Any,
     targets: tuple[str, ...],
@@ -47,7 +56,7 @@ def inject(
     kind: NetworkType = "lora",
     factor: int = -1,
 ) -> dict[str, Any]:
-    """Put a new LoRA, or one of its kin, into a denoiser, in place. It changes no answer yet.
+    """Put a new LoRA, or one of its kin, into a denoiser or a text encoder, in place. It changes no answer yet.
 
     With s = alpha / dim, and ΔW = s · B A what it adds to a weight W (out × in, a convolution's last three axes taken as one):
 
@@ -60,7 +69,7 @@ def inject(
       B A, and s is 1, as LyCORIS has it and as programs read its files.
 
     Args:
-        module: the denoiser, its parameters frozen. Its random numbers are the CPU's, so that A is the same whatever trains it.
+        module: the denoiser or encoder, its parameters frozen. Its random numbers are the CPU's, so that A is the same whatever trains it.
         targets: endings of the names of the modules that get a LoRA.
         dim: rank.
         alpha: numerator of the scale.
@@ -107,7 +116,7 @@ def inject(
             inject_adapter_in_model(config, module)
         except ValueError as error:
             raise TrainingError(
-                f"the base model's denoiser has no module that a LoRA can be put on ({', '.join(targets)}): {error}"
+                f"the base model's {type(module).__name__} has no module that a LoRA can be put on ({', '.join(targets)}): {error}"
             ) from error
         if kind == "loha":
             _as_lycoris_begins(module)
@@ -154,11 +163,10 @@ def parameters(module: Any) -> dict[str, Any]:
     return {name: one for name, one in module.named_parameters() if any(mark in name for mark in _MARKS)}
 
 
-def put_back(module: Any, values: Mapping[str, Any]) -> None:
+def put_back(own: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Overwrite the LoRA's parameters with saved ones. Raises TrainingError if names or shapes differ."""
     import torch
 
-    own = parameters(module)
     if {name: tuple(one.shape) for name, one in own.items()} != {
         name: tuple(one.shape) for name, one in values.items()
     }:

@@ -28,7 +28,7 @@ class Measured:
         seconds_batch: a step of `batch_size` pictures takes.
         epoch_end_s: an epoch's end takes: saving, the sample, the held-out loss.
         free_mib: all that training may take.
-        weights_mib: of the base model's denoiser.
+        weights_mib: of the base model's denoiser, and of its text encoders where they are trained.
         lora_mib: of the LoRA, without its gradients and moments.
         resident_mib: what is there between two steps.
         one_mib: the most in a step of one picture.
@@ -36,6 +36,7 @@ class Measured:
         most_mib: the most of all: the opening, the steps, an epoch's end and a step after it.
         checkpointed_mib: as `one_mib` with gradient checkpointing; None where that was on, or not needed to fit.
         too_many: pictures of a batch for which memory did not suffice although it was foreseen to; None if none.
+        texts_mib: of those text encoders alone.
     """
 
     device: str
@@ -53,6 +54,7 @@ class Measured:
     most_mib: float
     checkpointed_mib: float | None = None
     too_many: int | None = None
+    texts_mib: float = 0.0
 
     def seconds(self, pictures: int, area_px: int) -> float:
         """Of a batch of so many pictures of that size."""
@@ -120,8 +122,8 @@ def remedies(measured: Measured, settings: FitSettings) -> tuple[str, ...]:
 
 
 def _lighter_base(measured: Measured, settings: FitSettings) -> list[str]:
-    """The base model in int8, a quarter of float32, where a graphics card can hold it so."""
-    memory = measured.memory_mib(settings.batch_size) - measured.weights_mib * 3 / 4
+    """The base model's denoiser in int8, a quarter of float32, where a graphics card can hold it so."""
+    memory = measured.memory_mib(settings.batch_size) - (measured.weights_mib - measured.texts_mib) * 3 / 4
     if settings.base_precision != "fp32" or measured.too_many is not None or measured.device.startswith(("cpu", "mps")):
         return []
     beside = " with fit.mixed_precision: bf16" if settings.mixed_precision == "no" else ""

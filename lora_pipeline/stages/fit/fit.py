@@ -10,7 +10,7 @@ from lora_pipeline.manifest import Manifest, Outcome, Report, Stale, is_planning
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, FitSettings
-from lora_pipeline.stages.fit.adapter import targets_of
+from lora_pipeline.stages.fit.adapter import targets_of, text_targets_of
 from lora_pipeline.stages.fit.captions import varies
 from lora_pipeline.stages.fit.held_out import without_held_out
 from lora_pipeline.stages.fit.job import Job, epochs_in
@@ -26,7 +26,7 @@ OnEpoch = Callable[[Row, EpochReport], object]
 # Settings that change no weight, held_out_share but by the photos that it leaves out.
 _NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share", "retry_with_less_memory"}
 # Settings that runs were trained without: at their defaults those are the same runs, and keep their keys.
-_CAME_LATER = ("network_factor", "base_precision", "num_processes")
+_CAME_LATER = ("network_factor", "base_precision", "num_processes", "text_encoder_lr")
 
 
 def to_nobody(row: Row, report: EpochReport) -> None:
@@ -136,6 +136,7 @@ def planned(
     base_family = family(base.family)
     base_family.check(base)
     targets_of(base_family, settings)
+    text_targets_of(base_family, settings)
     learnt = without_held_out(training_set, settings)
     job = _job(learnt, folder, settings, base, prompt)
     less = with_less(settings) if settings.retry_with_less_memory else None
@@ -161,7 +162,8 @@ def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: Base
             del settings_told[name]
     base_family = family(base.family)
     parts = [base_family.digest(base, "denoiser")]
-    if varies(settings):  # then the run encodes words itself, of which the cached embeddings say nothing
+    if varies(settings) or settings.text_encoder_lr:
+        # then the run encodes words itself, of which the cached embeddings say nothing
         parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
     key = key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
     return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)

@@ -61,7 +61,7 @@ def measure(job: Job, device: str = "") -> Measured:
         seconds_one, step = _timed(trainer, looks(1))
     except torch.OutOfMemoryError as error:
         raise TrainingError(_does_not_fit(job, free_mib, str(error))) from error
-    frozen = sum(one.numel() * one.element_size() for one in trainer.module.parameters() if not one.requires_grad)
+    texts_mib = sum(_frozen_mib(encoder) for encoder in trainer.encoders.values())
     lora = sum(one.numel() * one.element_size() for one in trainer.parameters.values())
     one_mib, resident_mib = most_memory_mib(device), _memory_mib(device)
     measured = Measured(
@@ -72,18 +72,24 @@ def measure(job: Job, device: str = "") -> Measured:
         seconds_batch=seconds_one,
         epoch_end_s=0.0,
         free_mib=free_mib,
-        weights_mib=frozen / 2**20,
+        weights_mib=_frozen_mib(trainer.module) + texts_mib,
         lora_mib=lora / 2**20,
         resident_mib=resident_mib,
         one_mib=one_mib,
         batch_mib=one_mib,
         most_mib=max(one_mib, opening_mib),
+        texts_mib=texts_mib,
     )
     if settings.batch_size > 1 and measured.fits(settings.batch_size):
         measured = _with_the_real_batch(measured, trainer, looks(settings.batch_size))
     if not measured.fits(settings.batch_size):
         return _checkpointed(measured, trainer, looks(1))
     return _with_an_epochs_end(measured, job, trainer, step, looks(settings.batch_size))
+
+
+def _frozen_mib(module: Any) -> float:
+    """Of what is not trained in a module."""
+    return sum(one.numel() * one.element_size() for one in module.parameters() if not one.requires_grad) / 2**20
 
 
 def _timed(trainer: Trainer, looks: tuple[Look, ...]) -> tuple[float, StepReport]:
@@ -118,7 +124,7 @@ def _checkpointed(measured: Measured, trainer: Trainer, looks: tuple[Look, ...])
     if trainer.settings.gradient_checkpointing:
         return measured
     trainer.optimizer.zero_grad(set_to_none=True)
-    trainer.module.enable_gradient_checkpointing()
+    trainer.checkpoint()
     _forget_most(trainer.device)
     trainer.step_on(looks)
     return replace(measured, checkpointed_mib=most_memory_mib(trainer.device))

@@ -16,7 +16,7 @@ def optimizer_of(settings: FitSettings, parameters: Sequence[Any], device: str) 
 
     Args:
         settings: which, rate, weight decay; for AdamWScheduleFree the warm-up too.
-        parameters: all that is trained.
+        parameters: all that is trained, or torch's groups of it where their rates differ.
         device: where they lie: "cuda", "mps" or "cpu".
 
     Raises:

@@ -151,7 +151,7 @@ def finish_epoch(job: Job, base_family: Family, trainer: Trainer, sampler: "Samp
     }
     _save_state(job, trainer)
     with settled(trainer.optimizer):
-        base_family.save_lora(trainer.module, job.run / file, metadata)
+        base_family.save_lora(trainer.module, job.run / file, metadata, trainer.encoders)
         sample = sampler.draw(epoch) if job.prompt else ""
         held_out_loss = trainer.held_out_loss()
     steps = [step for step in steps_in(job.steps_file) if step.epoch == epoch]
@@ -202,9 +202,9 @@ def _append(file: Path, line: str) -> None:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws one picture an epoch with the module in training, from one noise.
+    """Draws one picture an epoch with the modules in training, from one noise.
 
-    Text encoders and autoencoder are opened for it each time and gone afterwards, so that training has their memory.
+    Autoencoder, and text encoders that are not trained, are opened for it each time and gone afterwards, so that training has their memory.
     """
 
     job: Job
@@ -216,12 +216,13 @@ class Sampler:
         """Path of the picture within the run's folder."""
         import torch
 
+        trainer = self.trainer
         small = self.device == "cuda" and self.job.settings.base_precision != "fp32"
-        width, height = _commonest_size([one.example for one in self.trainer.examples])
-        with self.trainer.drawing() as module:
-            pipeline = self.family.pipeline(
-                self.job.base, self.device, self.family.half if small else "float32", module
-            )
+        # Text encoders in training answer in float32, and a pipeline brings to its autoencoder what it began with.
+        dtype = self.family.half if small and not trainer.encoders else "float32"
+        width, height = _commonest_size([one.example for one in trainer.examples])
+        with trainer.drawing() as module:
+            pipeline = self.family.pipeline(self.job.base, self.device, dtype, module, trainer.encoders)
             picture = pipeline(
                 prompt=self.job.prompt,
                 width=width,

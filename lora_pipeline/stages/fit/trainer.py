@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import Family, NoiseSchedule, PredictionKind, Quantised
+from lora_pipeline.families import Family, NoiseSchedule, PredictionKind, Quantised, TextEncoder
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Example
 from lora_pipeline.settings import BaseSettings, FitSettings
@@ -122,7 +122,7 @@ def _check_kind(kind: PredictionKind, settings: FitSettings) -> None:
 
 
 class Trainer:
-    """One run: a base model with a LoRA in it, and a clock.
+    """One run: a base model with a LoRA in it (in its text encoders too, if they are trained), and a clock.
 
     Everything that changes from step to step is in `state()`: the LoRA, the optimizer's moments, the scaler of fp16, and the
     clock (`step`, `images_seen`), the losses' running mean, and the base's held-out loss. The rest, noise and order included, is a function of the settings and the clock.
@@ -162,14 +162,24 @@ class Trainer:
         if settings.base_precision not in _QUANTISED:  # which is there already
             self.module.to(device)
         self.module.train()
-        if settings.gradient_checkpointing:
-            self.module.enable_gradient_checkpointing()
         self.parameters = adapter.parameters(self.module)
-        self.optimizer = optimizer_of(settings, list(self.parameters.values()), device)
+        groups: list[Any] = list(self.parameters.values())
+        self.shares = [1.0]  # of the rate, of each of the optimizer's groups
+        self.texts: TextEncoder | None = None
+        if text_targets := adapter.text_targets_of(family, settings):
+            self.texts = family.open_texts(base, "cpu", "float32")
+            its = self._inject_texts(self.texts.encoders, text_targets)
+            groups = [{"params": groups}, {"params": list(its.values())}]
+            self.shares.append(settings.text_encoder_lr / settings.unet_lr)
+            self.parameters |= its
+        if settings.gradient_checkpointing:
+            self.checkpoint()
+        self.optimizer = optimizer_of(settings, groups, device)
         self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
         self.alphas = torch.tensor(self.schedule.alphas, device=device)
         self.sigmas = torch.tensor(self.schedule.sigmas, device=device)
-        if varies(settings):  # opened now, so that memory that does not suffice shows before the first step
+        if varies(settings) and self.texts is None:
+            # opened now, so that memory that does not suffice shows before the first step
             texts = family.open_texts(base, device, "float32")
 
             def encode_text(words: str) -> dict[str, Any]:
@@ -192,6 +202,40 @@ class Trainer:
             return self.family.open_denoiser(base, self.device, _FORMATS[mixed], _QUANTISED[precision])
         return self.family.open_denoiser(base, "cpu", _FORMATS[precision])
 
+    def _inject_texts(self, encoders: Mapping[str, Any], targets: tuple[str, ...]) -> dict[str, Any]:
+        """Put a LoRA into each text encoder, of the denoiser's dim, alpha and dropout; its parameters by folder and name."""
+        settings, parameters = self.settings, dict[str, Any]()
+        for number, (folder, encoder) in enumerate(encoders.items(), start=1):
+            adapter.inject(
+                encoder,
+                targets,
+                settings.network_dim,
+                adapter.alpha_of(settings),
+                settings.seed + number,
+                settings.network_dropout,
+            )
+            encoder.to(self.device).train()
+            parameters |= {f"{folder}.{name}": one for name, one in adapter.parameters(encoder).items()}
+        return parameters
+
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        """The text encoders that are trained, by the names of their folders."""
+        return {} if self.texts is None else self.texts.encoders
+
+    def checkpoint(self) -> None:
+        """Reckon layers' answers again on the way back, in place of keeping them: gradient checkpointing, from now on."""
+        self.module.enable_gradient_checkpointing()
+        for encoder in self.encoders.values():
+            # transformers 4 has the older name alone; not reentrant, since the input needs no gradient
+            newer = getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)
+            newer({"use_reentrant": False})
+
+    def train(self, learning: bool = True) -> None:
+        """Make ready to learn, or to be drawn with and judged (without dropout)."""
+        for module in (self.module, *self.encoders.values()):
+            module.train(learning)
+
     @property
     def epoch(self) -> int:
         """Finished epochs."""
@@ -211,7 +255,7 @@ class Trainer:
 
     def resume(self, state: State) -> None:
         """Go back to a saved state. Raises TrainingError if it is of another LoRA."""
-        adapter.put_back(self.module, state["adapter"])
+        adapter.put_back(self.parameters, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.images_seen, self.losses = state["step"], state["images_seen"], state["losses"]
@@ -249,8 +293,8 @@ class Trainer:
 
         began = time.monotonic()
         rate = learning_rate(self.settings, self.images_seen, self.settings.epochs * self.images_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
+            group["lr"] = rate * share
         self.optimizer.zero_grad(set_to_none=True)
         names = tuple(self.examples[look.picture].id for batch in step for look in batch)
         value = self._together(self._accumulate(step))
@@ -308,19 +352,19 @@ class Trainer:
         import torch
 
         parameters = list(self.parameters.values())
-        # after an empty batch there are none
+        # after an empty batch there are none, and in layers of a text encoder that are not read never any, as in one process alone
+        there = torch.tensor([float(one.grad is not None) for one in parameters], device=self.device)
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        own = torch.cat([torch.tensor([loss], device=self.device), *(one.flatten() for one in gradients)])
+        own = torch.cat([torch.tensor([loss], device=self.device), there, *(one.flatten() for one in gradients)])
         self.scaler.scale(own[:1])  # fp16's scaler begins with its first use, of which an empty batch made none
-        whole, *parts = self.group.sum(own).split([1, *(one.numel() for one in parameters)])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        whole, there, *parts = self.group.sum(own).split([1, len(parameters), *(one.numel() for one in parameters)])
+        for parameter, part, any_there in zip(parameters, parts, there.tolist(), strict=True):
+            parameter.grad = part.view_as(parameter) if any_there else None
         return float(whole)
 
     def loss(self, batch: Sequence[Look], ahead: int = 0) -> Any:
         """The loss of a batch, a scalar with its graph, at the clock's time and so many images of the same step later."""
         looks = [(self.examples[look.picture], int(look.mirrored)) for look in batch]
-        told = [self._told(one, self.images_seen + ahead + at) for at, (one, _) in enumerate(looks)]
         drawn = [
             draw(self.settings, self.schedule, self.images_seen + ahead + at, one.latents[side].numpy())
             for at, (one, side) in enumerate(looks)
@@ -331,6 +375,7 @@ class Trainer:
             # dropout draws from torch's own stream: set from the clock, so that a resumed run drops the same
             clock = (self.settings.seed, 3, self.images_seen + ahead)
             torch.manual_seed(int(np.random.default_rng(clock).integers(2**63)))
+        told = self._told([one for one, _ in looks], self.images_seen + ahead)
         return self._loss(looks, told, drawn)
 
     def held_out_loss(self) -> float | None:
@@ -343,14 +388,15 @@ class Trainer:
 
         if not self.held_out:
             return None
-        self.module.eval()
+        self.train(learning=False)
         with torch.no_grad():
             losses = [
-                float(self._loss([(one, 0)], [one.conditioning], [drawn]))
+                float(self._loss([(one, 0)], told, [drawn]))
                 for number, one in enumerate(self.held_out)
+                for told in [self._read([one], [one.example.caption])]
                 for drawn in held_out_draws(self.schedule, number, one.latents[0].numpy())
             ]
-        self.module.train()
+        self.train()
         return sum(losses) / len(losses)
 
     def _loss(self, looks: Sequence[tuple[Cached, int]], told: Sequence[dict[str, Any]], drawn: Sequence[Draw]) -> Any:
@@ -384,25 +430,41 @@ class Trainer:
             losses = losses * debiased_weight(kind, alpha, sigma)
         return losses.mean()
 
-    def _told(self, one: Cached, images_seen: int) -> dict[str, Any]:
-        """What the denoiser is told at one look.
+    def _told(self, pictures: Sequence[Cached], images_seen: int) -> list[dict[str, Any]]:
+        """What the denoiser is told of looks at pictures, of which the first comes after so many images."""
+        words = [caption_of(one.example.caption, self.settings, images_seen + at) for at, one in enumerate(pictures)]
+        return self._read(pictures, words)
+
+    def _read(self, pictures: Sequence[Cached], words: Sequence[str]) -> list[dict[str, Any]]:
+        """What the denoiser is told of pictures with these words.
 
         `encode` has cached each caption as it stands. Of its variants there are more than a cache could hold (n! orders of n
         tags), and which ones a run needs hangs on its seed and on the course of its steps; so what is not the caption itself
         is encoded here, each text alone, so that its numbers do not hang on who else is in the batch. The last few are
         remembered: the empty caption comes again and again.
+
+        Where text encoders are trained, a text's numbers are new at each step: all are encoded here, together, in their graph.
         """
-        words = caption_of(one.example.caption, self.settings, images_seen)
-        return one.conditioning if words == one.example.caption else {**one.conditioning, **self.encode_text(words)}
+        if self.texts is None:
+            return [
+                one.conditioning if text == one.example.caption else {**one.conditioning, **self.encode_text(text)}
+                for one, text in zip(pictures, words, strict=True)
+            ]
+        with self._precision():
+            told = self.texts.with_graph(words)
+        return [
+            {**one.conditioning, **{name: values[at].float() for name, values in told.items()}}
+            for at, one in enumerate(pictures)
+        ]
 
     @contextmanager
     def drawing(self) -> Generator[Any]:
-        """The module for a pipeline to draw with, and afterwards as it was.
+        """The module for a pipeline to draw with (and `encoders`, where they are trained), and afterwards all as they were.
 
         A base that is not held in float32 cannot be called with a pipeline's float32: it answers as in training, in float32 again.
         """
-        module = self.module.eval()
-        forward = module.forward
+        self.train(learning=False)
+        module, forward = self.module, self.module.forward
         if self.settings.base_precision != "fp32":
             from accelerate.utils import convert_outputs_to_fp32
 
@@ -411,7 +473,7 @@ class Trainer:
             yield module
         finally:
             module.forward = forward
-            module.train()
+            self.train()
 
     def _precision(self) -> Any:
         import torch

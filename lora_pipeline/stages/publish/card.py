@@ -71,6 +71,7 @@ class BaseFacts:
         digest: identity of its weights.
         file_digest: SHA-256 of a model in one file, by which web UIs know it; else empty.
         file_legacy: the older hash of it, eight digits; else empty.
+        clip_skip: see `BaseSettings`.
     """
 
     family: str
@@ -82,6 +83,7 @@ class BaseFacts:
     licence: str
     file_digest: str = ""
     file_legacy: str = ""
+    clip_skip: int = 1
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def base_facts(base: BaseSettings, digest: str) -> BaseFacts:
     where = BUNDLED if base.model == BUNDLED else "hub" if path is None else "file" if path.is_file() else "folder"
     model = base.model if path is None or base.model == BUNDLED else path.name
     vae = Path(base.vae).name if base.vae and Path(base.vae).exists() else base.vae
-    facts = BaseFacts(base.family, model, where, base.revision, vae, digest, base.licence)
+    facts = BaseFacts(base.family, model, where, base.revision, vae, digest, base.licence, clip_skip=base.clip_skip)
     if where != "file" or path is None:
         return facts
     with path.open("rb") as handle:  # AUTOMATIC1111's first hash of a model: of 64 KiB from the first MiB on
@@ -199,12 +201,18 @@ def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str], unnamed: st
         if "webui" in files
         else f"\nThere is no file for other programs ({others}): {unnamed}.\n"
     )
+    skipping = ""
+    if base.clip_skip > 1:
+        skipping = f"""clip = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+clip.encoder.layers = clip.encoder.layers[:{1 - base.clip_skip}]  # clip skip {base.clip_skip}
+"""
+        other += f"\nIt was trained with **clip skip {base.clip_skip}**, as AUTOMATIC1111 and kohya's trainers count it: set it there too.\n"
     return f"""## Use
 
 ```python
 from diffusers import {where.split(".")[0]}
 pipeline = {where}
-{_LOADS.get(type_, _LOADS["lora"]).format(file=files["lora"], part=part)}
+{skipping}{_LOADS.get(type_, _LOADS["lora"]).format(file=files["lora"], part=part)}
 pipeline("a photo of {card.trigger} {card.class_word}", {how}).images[0].save("picture.png")
 ```
 {_LOADED.get(type_, "")}{other}"""
@@ -256,7 +264,16 @@ def _settings(card: CardFacts, base: BaseFacts) -> str:
         for section in ("crop", "conceal", "describe", "encode", "fit", "grade")
         if section in card.settings
     }
-    tree = {"base": {"family": base.family, "model": base.model, "revision": base.revision, "vae": base.vae}, **shown}
+    tree = {
+        "base": {
+            "family": base.family,
+            "model": base.model,
+            "revision": base.revision,
+            "vae": base.vae,
+            "clip_skip": base.clip_skip,
+        },
+        **shown,
+    }
     return f"""## Settings
 
 ```yaml

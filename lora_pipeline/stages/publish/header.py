@@ -104,6 +104,7 @@ def _network(card: CardFacts, base: BaseFacts, told: Told) -> dict[str, str]:
         "ss_network_dim": str(told.rank),
         "ss_network_alpha": f"{told.alpha:g}",
         "ss_network_dropout": str(fit["network_dropout"] or None),
+        "ss_clip_skip": str(base.clip_skip if base.clip_skip > 1 else None),
     }
     if base.vae:
         said["ss_vae_name"] = base.vae
@@ -117,7 +118,6 @@ def _course(card: CardFacts, checkpoint: Checkpoint, told: Told) -> dict[str, st
     fit = card.settings["fit"]
     batches = math.ceil(_batches(card.examples, fit["batch_size"]) / fit["num_processes"])  # of each process
     steps = math.ceil(batches / fit["gradient_accumulation_steps"])
-    text_rate = fit.get("text_encoder_lr", 0.0)
     said: dict[str, Any] = {
         "ss_session_id": int(checkpoint.run[:8], 16),  # which files are of one run; sd-scripts draws it
         "ss_epoch": checkpoint.epoch,
@@ -131,7 +131,7 @@ def _course(card: CardFacts, checkpoint: Checkpoint, told: Told) -> dict[str, st
         "ss_gradient_checkpointing": fit["gradient_checkpointing"],
         "ss_learning_rate": fit["unet_lr"],
         "ss_unet_lr": fit["unet_lr"],
-        "ss_text_encoder_lr": text_rate,
+        "ss_text_encoder_lr": fit["text_encoder_lr"],
         "ss_lr_scheduler": fit["lr_scheduler"],
         "ss_lr_warmup_steps": fit["lr_warmup_steps"],
         "ss_optimizer": f"{fit['optimizer_type']}(weight_decay={fit['weight_decay']:g})",

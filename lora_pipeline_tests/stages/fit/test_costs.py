@@ -92,6 +92,7 @@ def test_a_base_in_int8_is_told_where_the_quarter_that_is_left_of_it_fits():
     assert "fit.base_precision: int8 (8,800 MiB)" in remedies(replace(ALONE, free_mib=8800.0), settings)
     for other in (
         remedies(replace(ALONE, free_mib=8799.0), settings),
+        remedies(replace(ALONE, free_mib=8800.0, texts_mib=100.0), settings),  # which stay in float32
         remedies(replace(ALONE, free_mib=8800.0, device="cpu, 2 threads"), settings),
         remedies(replace(ALONE, free_mib=8800.0), settings.model_copy(update={"base_precision": "nf4"})),
     ):

@@ -262,11 +262,31 @@ def test_several_processes_are_another_run_and_one_is_as_ever(training_set, tiny
     assert len({told(1), told(2), told(3)}) == 3
 
 
-def test_words_count_only_where_they_are_encoded_again(training_set, tiny_base, tmp_path):
+@pytest.mark.parametrize("changes", [{"shuffle_caption": True}, {"text_encoder_lr": 1e-4}], ids=str)
+def test_words_count_only_where_they_are_encoded_again(training_set, tiny_base, tmp_path, changes):
     other = replace(training_set, rows=tuple(row.with_data(caption="other") for row in training_set.rows))
     assert key_of_run(other, tmp_path, tiny_base) == key_of_run(training_set, tmp_path, tiny_base)
-    shuffled = SETTINGS.model_copy(update={"shuffle_caption": True})
-    assert key_of_run(other, tmp_path, tiny_base, shuffled) != key_of_run(training_set, tmp_path, tiny_base, shuffled)
+    again = SETTINGS.model_copy(update=changes)
+    skipping = tiny_base.model_copy(update={"clip_skip": 2})
+    first = key_of_run(training_set, tmp_path, tiny_base, again)
+    assert key_of_run(other, tmp_path, tiny_base, again) != first
+    assert key_of_run(training_set, tmp_path, skipping, again) != first
+
+
+def test_text_encoders_that_are_not_trained_leave_the_key_as_it_was(training_set, tiny_base, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys.modules[fit.__module__], "key_of", lambda *given: told.append(str(given)) or "0" * 64)
+    for rate in (0.0, 1e-4):
+        key_of_run(training_set, tmp_path, tiny_base, SETTINGS.model_copy(update={"text_encoder_lr": rate}))
+    assert ["text_encoder_lr" in one for one in told] == [False, True]
+
+
+def test_text_encoders_that_cannot_be_trained_are_told_before_anything_begins(
+    training_set, tiny_base, tmp_path, monkeypatch, no_process
+):
+    monkeypatch.setattr(type(family("sd15")), "text_targets", ())
+    with pytest.raises(TrainingError, match=r"fit\.text_encoder_lr 0\.0001: .* set it to 0"):
+        fit(training_set, tmp_path, SETTINGS.model_copy(update={"text_encoder_lr": 1e-4}), tiny_base, "")
 
 
 def test_a_job_is_read_as_it_was_written(training_set, tiny_base, tmp_path):

@@ -184,8 +184,10 @@ def test_the_cost_is_of_base_settings_sizes_and_device(
         {"prompt": ""},
         {"held_out_share": 0.2},
         {"shuffle_caption": True},
+        {"text_encoder_lr": 1e-4},
     ):
         assert key(**other) != first, other
+    assert key(text_encoder_lr=1e-4) == key(text_encoder_lr=1e-5)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert key() != first
 
@@ -215,6 +217,17 @@ def test_steps_that_are_tried_are_of_one_picture_and_of_the_real_batch(tmp_path,
     assert told.most_mib < told.free_mib
     assert told.epoch_end_s > 0
     assert told.fits(8)
+
+
+def test_text_encoders_that_are_trained_are_counted(tmp_path, training_set, tiny_base):
+    without, told = (
+        measure(job_to_measure(training_set, tiny_base, tmp_path / name, "a photo", text_encoder_lr=rate), "cpu")
+        for name, rate in (("without", 0.0), ("with", 1e-4))
+    )
+    assert without.texts_mib == 0 < told.texts_mib
+    assert told.weights_mib == pytest.approx(without.weights_mib + told.texts_mib)
+    assert told.lora_mib > without.lora_mib
+    assert told.epoch_end_s > 0
 
 
 def test_a_batch_for_which_memory_will_not_suffice_is_not_tried(tmp_path, make_training_set, tiny_base, monkeypatch):

@@ -51,9 +51,11 @@ def workers():
 
 
 @pytest.mark.slow
-def test_two_processes_killed_and_stopped_and_gone_on_end_where_one_does_with_twice_the_batch(job_in):
+@pytest.mark.parametrize("text_encoder_lr", [0, 5e-3])
+def test_two_processes_killed_and_stopped_and_gone_on_end_where_one_does_with_twice_the_batch(job_in, text_encoder_lr):
     """Batches of 2 + 2, 2 + 1, 2 + 2 and 1 + none are those of 4, 3, 4 and 1."""
-    one, two = job_in("one", TWO.model_copy(update={"num_processes": 1, "batch_size": 4})), job_in("two", TWO)
+    settings = TWO.model_copy(update={"text_encoder_lr": text_encoder_lr})
+    one, two = job_in("one", settings.model_copy(update={"num_processes": 1, "batch_size": 4})), job_in("two", settings)
     wanted = [report for report in run(one, device="cpu") if isinstance(report, StepReport)]
 
     file = two.write()

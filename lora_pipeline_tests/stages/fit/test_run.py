@@ -12,7 +12,7 @@ from lora_pipeline.manifest import write
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, of_line, to_line
-from lora_pipeline.stages.fit.run import run
+from lora_pipeline.stages.fit.run import SAMPLE_GUIDANCE, SAMPLE_STEPS, run
 
 SETTINGS = FitSettings(epochs=3, batch_size=2, network_dim=4, network_alpha=2, unet_lr=1e-3)
 
@@ -73,6 +73,41 @@ def test_a_run_leaves_an_epoch_file_each_and_no_state(job_in):
     assert not any("/" in value for value in told.values())  # no path of the person's
     assert epochs[0].loss == pytest.approx(sum(report.loss for report in reports[:2]) / 2)
     assert epochs[-1].images_seen == 9
+
+
+def test_what_the_text_encoder_learns_is_saved_drawn_and_gone_on_with(job_in, tiny_base):
+    import numpy as np
+    import torch
+    from PIL import Image
+    from safetensors.torch import load_file, save_file
+
+    broken, straight = (
+        job_in(name, prompt="a photo", epochs=1, text_encoder_lr=1e-1) for name in ("broken", "straight")
+    )
+    run_until(broken, 1)
+    list(run(broken, device="cpu"))
+    list(run(straight, device="cpu"))
+    assert files(broken) == files(straight)
+    file = straight.run / "epoch-0001.safetensors"
+    texts = {
+        key: one for key, one in load_file(file).items() if key.startswith("text_encoder.text_model.encoder.layers.")
+    }
+    assert len(texts) == 2 * 2 * 6  # A and B of six modules in each of two layers
+    assert all(tensor.any() for tensor in texts.values())
+
+    def sample(lora):
+        pipeline = family("sd15").pipeline(tiny_base, "cpu", "float32")
+        pipeline.load_lora_weights(lora)
+        how = {"num_inference_steps": SAMPLE_STEPS, "guidance_scale": SAMPLE_GUIDANCE, "width": 64, "height": 64}
+        generator = torch.Generator().manual_seed(straight.settings.seed)
+        return np.asarray(pipeline("a photo", generator=generator, **how).images[0]).astype(int)
+
+    with Image.open(straight.run / "samples/epoch-0001.png") as opened:
+        drawn = np.asarray(opened).astype(int)
+    denoiser = {key: one for key, one in load_file(file).items() if key not in texts}
+    save_file(denoiser, straight.run / "denoiser.safetensors", read_metadata(file))
+    assert np.abs(drawn - sample(str(file))).max() <= 1
+    assert np.abs(drawn - sample(str(straight.run / "denoiser.safetensors"))).max() > 3
 
 
 def test_epoch_files_are_the_same_bytes_however_often_the_run_was_stopped(job_in):

@@ -14,6 +14,7 @@ from lora_pipeline.families import NoiseSchedule, family, weights
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit.captions import caption_of
+from lora_pipeline.stages.fit.group import Group
 from lora_pipeline.stages.fit.noise import draw
 from lora_pipeline.stages.fit.order import Look, batches
 from lora_pipeline.stages.fit.trainer import Trainer, read_cached
@@ -63,7 +64,7 @@ def test_a_caption_that_is_left_out_leaves_the_framing(tmp_path, make_training_s
     framing = [96.0, 80.0, 8.0, 0.0, 64.0, 64.0]
     settings = SETTINGS.model_copy(update={"caption_dropout_rate": 1.0})
     trainer = trainer_of(make_training_set(tmp_path / "framed", framing=framing), tiny_base, settings)
-    told = trainer._told(trainer.examples[0], images_seen=0)
+    (told,) = trainer._told(trainer.examples[:1], images_seen=0)
     assert told["framing"].tolist() == framing
     assert not torch.equal(told["encoder_hidden_states"], trainer.examples[0].conditioning["encoder_hidden_states"])
 
@@ -82,6 +83,8 @@ def test_a_caption_that_is_left_out_leaves_the_framing(tmp_path, make_training_s
         {"network_type": "lokr", "network_dim": 2, "network_factor": 4},
         {"network_type": "loha"},
         {"base_precision": "bf16", "mixed_precision": "bf16"},
+        {"text_encoder_lr": 5e-4, "network_dropout": 0.3, "caption_dropout_rate": 0.5},
+        {"text_encoder_lr": 5e-4, "base_precision": "bf16", "mixed_precision": "bf16"},
     ],
     ids=str,
 )
@@ -372,11 +375,125 @@ def test_a_mirrored_look_learns_from_the_mirrored_latents(training_set, tiny_bas
     assert float(trainer.loss([Look(0, False)]).detach()) != float(trainer.loss([Look(0, True)]).detach())
 
 
+LEARNING = SETTINGS.model_copy(update={"text_encoder_lr": 2.5e-4, "lr_warmup_steps": 0, "max_grad_norm": 0})
+
+
+def halves(trainer):
+    """The parameters of the denoiser's LoRA, and of the text encoder's."""
+    names = sorted(trainer.parameters, key=lambda name: name.startswith("text_encoder."))
+    count = sum(name.startswith("text_encoder.") for name in names)
+    assert count > 0
+    values = [trainer.parameters[name] for name in names]
+    return values[:-count], values[-count:]
+
+
+@pytest.mark.parametrize("course", ["polynomial", "cosine_with_restarts"])
+def test_the_text_encoders_rate_is_its_own_on_the_denoisers_course(training_set, tiny_base, course):
+    """2.5e-4 is a quarter of 1e-3, at each step."""
+    changes = {"lr_warmup_steps": 2, "lr_scheduler": course}
+    trainer = trainer_of(training_set, tiny_base, LEARNING.model_copy(update=changes))
+    steps, told = trainer.steps(), []
+    for report in steps:
+        rates = [group["lr"] for group in trainer.optimizer.param_groups]
+        assert rates == [report.learning_rate, pytest.approx(report.learning_rate / 4, rel=1e-12)]
+        told.append(rates[0])
+    assert len(set(told)) > 5
+    assert [len(group["params"]) for group in trainer.optimizer.param_groups] == [len(half) for half in halves(trainer)]
+
+
+def test_a_first_step_moves_each_half_by_its_rate_and_nothing_else(training_set, tiny_base):
+    """AdamW's first update is the rate, up or down; A has no derivative while B is zero."""
+    settings = LEARNING.model_copy(update={"lr_scheduler": "constant", "weight_decay": 0})
+    trainer = trainer_of(training_set, tiny_base, settings)
+    (encoder,) = trainer.encoders.values()
+    before = [{name: value.clone() for name, value in one.state_dict().items()} for one in (trainer.module, encoder)]
+    take(trainer, 1)
+    for module, old, rate in zip((trainer.module, encoder), before, (1e-3, 2.5e-4), strict=True):
+        moved = {name: (value - old[name]).abs().max() for name, value in module.state_dict().items()}
+        assert {name for name, by in moved.items() if by} == {name for name in moved if ".lora_B." in name}
+        for name in moved:
+            if ".lora_B." in name:
+                assert float(moved[name]) == pytest.approx(rate, rel=1e-2), name
+
+
+def test_captions_are_read_by_the_text_encoder_as_it_is_now(training_set, tiny_base):
+    settings = LEARNING.model_copy(update={"caption_dropout_rate": 0.5})
+    trainer = trainer_of(training_set, tiny_base, settings)
+    for parameter in halves(trainer)[1]:
+        torch.nn.init.normal_(parameter.data, std=0.3)
+    told = trainer._told(trainer.examples * 2, 0)
+    words = [caption_of("a photo", settings, at) for at in range(len(told))]
+    assert set(words) == {"", "a photo"}
+    for text, one in zip(words, told, strict=True):
+        now = trainer.texts.encode([text])[0]["encoder_hidden_states"]
+        then = family("sd15").open_texts(tiny_base, "cpu", "float32").encode([text])[0]["encoder_hidden_states"]
+        assert torch.allclose(one["encoder_hidden_states"], now, atol=1e-5)
+        assert not torch.allclose(one["encoder_hidden_states"], then, atol=0.01)
+
+
+def test_what_is_drawn_with_is_in_training_again_afterwards(training_set, tiny_base):
+    trainer = trainer_of(training_set, tiny_base, LEARNING)
+    (encoder,) = trainer.encoders.values()
+    with trainer.drawing() as module:
+        assert not module.training
+        assert not encoder.training
+    assert module.training
+    assert encoder.training
+
+
+class Twins(Group):
+    """Two processes that always say the same."""
+
+    def sum(self, numbers):
+        return numbers * 2
+
+
+def test_what_no_process_has_a_gradient_of_gets_none(training_set, tiny_base):
+    """SDXL reads its first text encoder's last layer but one: AdamW would let the rest decay, in several processes alone."""
+    trainer = trainer_of(training_set, tiny_base, LEARNING)
+    trainer.group = Twins(0, 2)
+    trainer.loss([Look(0, False)]).backward()
+    of_denoiser, of_texts = halves(trainer)
+    unread, read = of_texts[-1], [*of_denoiser, *of_texts[:-1]]
+    unread.grad = None
+    before = [one.grad.clone() for one in read]
+    assert trainer._together(1.5) == 3
+    assert unread.grad is None
+    assert all(torch.equal(one.grad, 2 * old) for one, old in zip(read, before, strict=True))
+
+
+def test_checkpointing_leaves_the_text_encoders_gradient(training_set, tiny_base):
+    gradients, losses = [], []
+    for changes in ({}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"}):
+        trainer = trainer_of(training_set, tiny_base, LEARNING.model_copy(update=changes))
+        loss = trainer.loss([Look(0, False), Look(2, False)])
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([one.grad.flatten() for one in halves(trainer)[1]]))
+    assert gradients[0].abs().max() > 1e-6
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-8)
+    assert losses[2] == pytest.approx(losses[0], rel=0.02)
+    assert losses[2] != losses[0]
+    assert torch.nn.functional.cosine_similarity(gradients[0], gradients[2], dim=0) > 0.9
+
+
+def test_held_out_pictures_are_judged_with_the_text_encoder_as_it_is_now(training_set, tiny_base):
+    settings = LEARNING.model_copy(update={"network_dropout": 0.5})
+    trainer = trainer_of(training_set, tiny_base, settings)
+    trainer.held_out = trainer.examples[:1]
+    before = trainer.held_out_loss()
+    for parameter in halves(trainer)[1]:
+        torch.nn.init.normal_(parameter.data, std=0.3)
+    assert trainer.held_out_loss() == trainer.held_out_loss() != before
+    assert all(one.training for one in (trainer.module, *trainer.encoders.values()))
+
+
 def test_a_state_of_another_lora_is_refused(training_set, tiny_base):
     state = trainer_of(training_set, tiny_base).state()
-    other = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"network_dim": 8}))
-    with pytest.raises(TrainingError, match="of another LoRA"):
-        other.resume(state)
+    for changes in ({"network_dim": 8}, {"text_encoder_lr": 1e-4}):
+        other = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update=changes))
+        with pytest.raises(TrainingError, match="of another LoRA"):
+            other.resume(state)
 
 
 def test_no_pictures_is_told(tmp_path):

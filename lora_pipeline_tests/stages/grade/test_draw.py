@@ -196,6 +196,32 @@ def test_the_real_pipeline_puts_a_lora_on_and_takes_it_off(
         assert np.abs(drawn[1] - other).mean() > 1
 
 
+def test_the_text_encoders_part_is_put_on_and_taken_off_too(
+    tiny_base: BaseSettings, random_lora, tmp_path: Path
+) -> None:
+    denoiser, both = (
+        random_lora(tiny_base, tmp_path / f"{texts}.safetensors", 1, texts=texts) for texts in (False, True)
+    )
+    draw, wanted = through(tiny_base, SETTINGS), [Wanted(PROMPTS[0], 1)]
+    drawn = [np.asarray(draw(lora, wanted)[0]).astype(int) for lora in (None, both, denoiser, both, None)]
+    assert np.array_equal(drawn[0], drawn[4])
+    assert np.array_equal(drawn[1], drawn[3])
+    assert np.abs(drawn[1] - drawn[2]).mean() > 1
+
+
+def test_clip_skip_draws_the_base_otherwise_too(checkpoints, painter, base, tiny_base, tmp_path: Path) -> None:
+    wanted = [Wanted(PROMPTS[0], 1)]
+    drawn = [
+        np.asarray(through(tiny_base.model_copy(update={"clip_skip": skip}), SETTINGS)(None, wanted)[0]).astype(int)
+        for skip in (1, 2)
+    ]
+    assert np.abs(drawn[0] - drawn[1]).mean() > 0.1
+    draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    skipping = base.model_copy(update={"clip_skip": 2})
+    again = draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, skipping, PROMPTS, painter)
+    assert again.report.computed == 8
+
+
 def test_a_base_model_that_cannot_be_opened_is_told_and_nothing_is_remembered(
     checkpoints, base, tmp_path: Path
 ) -> None:

@@ -2,9 +2,11 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from lora_pipeline import manifest
@@ -430,14 +432,42 @@ def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_mach
         assert str(Path(tiny_base.model).parent).encode() not in (tmp_path / "out" / name).read_bytes()
 
 
-def test_the_cards_code_runs_as_written(tiny_base, checkpoints, tmp_path: Path, monkeypatch) -> None:
-    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
+@pytest.mark.parametrize(("skip", "lines"), [(1, 4), (2, 6)])
+def test_the_cards_code_runs_as_written(
+    tiny_base, checkpoints, random_lora, tmp_path: Path, monkeypatch, skip: int, lines: int
+) -> None:
+    base = tiny_base.model_copy(update={"clip_skip": skip})
+    random_lora(base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, texts=True)
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), base, CARD)
     text = (tmp_path / "out" / "README.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
-    assert len(code.splitlines()) == 4
+    assert len(code.splitlines()) == lines
+    assert (f"**clip skip {skip}**" in text) == (skip > 1)
     monkeypatch.chdir(tmp_path / "out")
-    exec(code.replace(f"PATH/TO/{Path(tiny_base.model).name}", tiny_base.model))
+    found: dict[str, Any] = {}
+    exec(code.replace(f"PATH/TO/{Path(tiny_base.model).name}", tiny_base.model), found)
     assert (tmp_path / "out" / "picture.png").exists()
+    mine = family("sd15").pipeline(base, "cpu", "float32")
+    mine.load_lora_weights(str(tmp_path / "out"), weight_name="ohwx.safetensors")
+    how = {"num_inference_steps": 3, "height": 64, "width": 64}
+    pictures = [
+        np.asarray(one("ohwx woman", generator=torch.Generator().manual_seed(1), **how).images[0]).astype(int)
+        for one in (found["pipeline"], mine)
+    ]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+@pytest.mark.parametrize(("skip", "said"), [(1, "None"), (2, "2")])
+def test_the_header_says_rate_and_clip_skip_of_text_encoders(
+    tiny_base, checkpoints, random_lora, tmp_path: Path, skip: int, said: str
+) -> None:
+    base = tiny_base.model_copy(update={"clip_skip": skip})
+    random_lora(base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, texts=True)
+    card = replace(CARD, settings=SETTINGS.changed({"fit": {"text_encoder_lr": 5e-5}}, "test").model_dump(mode="json"))
+    made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), base, card)
+    for role in ("lora", "webui"):
+        words = read_metadata(made.manifest.path(made.manifest.row("released"), role))
+        assert (words["ss_clip_skip"], words["ss_text_encoder_lr"], words["ss_unet_lr"]) == (said, "5e-05", "0.0001")
 
 
 def test_the_card_tells_everything(tiny_base, checkpoints, tmp_path: Path) -> None:

@@ -32,20 +32,24 @@ def of_family(request, tiny, bases, tmp_path_factory):
     return family(name), bases[name]
 
 
-def random_lora(one, base, path, alpha=2.0, targets=None, **more):
-    """A LoRA of random numbers as `fit` would save it; gives its tensors and its words."""
+def random_lora(one, base, path, alpha=2.0, targets=None, texts=False, **more):
+    """A LoRA of random numbers (`texts`: of the text encoders too) as `fit` would save it; gives its tensors and its words."""
     from peft import LoraConfig, inject_adapter_in_model
     from safetensors.torch import load_file
 
     module = one.open_denoiser(base, "cpu", "float32")
     config = LoraConfig(r=RANK, lora_alpha=alpha, target_modules=list(targets or one.lora_targets), **more)
     inject_adapter_in_model(config, module)
+    encoders = one.open_texts(base, "cpu", "float32").encoders if texts else {}
+    for encoder in encoders.values():
+        inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=alpha, target_modules=list(one.text_targets)), encoder)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "lora_" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    one.save_lora(module, path, {})
+        for part in (module, *encoders.values()):
+            for name, parameter in part.named_parameters():
+                if "lora_" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    one.save_lora(module, path, {}, encoders)
     return load_file(path), read_metadata(path)
 
 
@@ -160,26 +164,38 @@ def test_sdxl_has_the_names_that_sd_scripts_trains_by():
     assert {key: place(key).module for key in names} == names
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
-def test_text_encoders_are_read_back_too(tiny, tmp_path, name):
+@pytest.mark.parametrize(("name", "prefixes"), [("sd15", ["te"]), ("sdxl", ["te1", "te2"])])
+def test_text_encoders_are_read_back_too_and_draw_the_same_picture(tiny, tmp_path, name, prefixes):
+    import numpy as np
+
     one = family(name)
     base = BaseSettings(family=name, model=str(tiny.BUILD[name](tmp_path / "base", **LIKE[name])))
+    tensors, said = random_lora(one, base, tmp_path / "own.safetensors", texts=True)
+    other = for_others(one, tensors, said, tmp_path / "webui.safetensors")
+    for prefix in prefixes:
+        module = f"lora_{prefix}_text_model_encoder_layers_1_self_attn_out_proj"
+        assert float(other[f"{module}.alpha"]) == 2.0
+        assert other[f"{module}.lora_down.weight"].shape == (RANK, 32)
+    parts = {key.split("_text_model_")[0] for key in other if not key.startswith("lora_unet_")}
+    assert parts == {f"lora_{prefix}" for prefix in prefixes}
     pipeline = one.pipeline(base, "cpu", "float32")
-    tensors = {}
-    for folder in [part for part in one.text_folders if part.startswith("text_encoder")]:
-        for layer, part in getattr(pipeline, folder).named_modules():
-            if isinstance(part, torch.nn.Linear) and "encoder.layers" in layer:
-                tensors[f"{folder}.{layer}.lora_A.weight"] = torch.randn(RANK, part.in_features)
-                tensors[f"{folder}.{layer}.lora_B.weight"] = torch.randn(part.out_features, RANK)
-    unet, _ = random_lora(one, base, tmp_path / "own.safetensors")
-    other = renamed({**unet, **tensors}, lambda _: 2.0, one.naming.place)
-    pipeline.load_lora_weights(other, adapter_name="default")
+    pipeline.load_lora_weights(str(tmp_path / "own.safetensors"))
+    own = drawn(one, pipeline)
+    pipeline.unload_lora_weights()
+    pipeline.load_lora_weights({key: tensor for key, tensor in other.items() if "_te" not in key})
+    denoiser = drawn(one, pipeline)
+    pipeline.unload_lora_weights()
+    pipeline.load_lora_weights(str(tmp_path / "webui.safetensors"), adapter_name="default")
+    assert np.abs(drawn(one, pipeline) - own).max() < 1e-5
+    assert np.abs(denoiser - own).max() > 1e-3
     for key, tensor in tensors.items():
         folder, _, rest = module_of(key).partition(".")
-        layer = getattr(pipeline, folder).get_submodule(rest)
-        matrix = layer.lora_A if ".lora_A." in key else layer.lora_B
-        assert torch.equal(matrix["default"].weight, tensor), key
-        assert layer.scaling["default"] == 2 / RANK
+        if folder != one.denoiser_folder:
+            encoder = getattr(pipeline, folder)
+            layer = encoder.get_submodule(rest if hasattr(encoder, "text_model") else rest.removeprefix("text_model."))
+            matrix = layer.lora_A if ".lora_A." in key else layer.lora_B
+            assert torch.equal(matrix["default"].weight, tensor), key
+            assert layer.scaling["default"] == 2 / RANK
 
 
 def random_pairs(modules):
