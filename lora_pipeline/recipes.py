@@ -172,19 +172,19 @@ def bundled_person() -> Settings:
         encode=EncodeSettings(
             resolution_px=128,
             bucket_step_px=32,
-            repeats=6,
+            repeats=12,
             regularisation_sampling_steps=20,
             regularisation_guidance_scale=2.0,
         ),
         fit=FitSettings(
-            epochs=4,
+            epochs=6,
             batch_size=4,
-            network_dim=16,
-            network_alpha=16,
+            network_dim=32,
+            network_alpha=32,
             # Its transformers see 8 x 8 latents and fewer; faces are drawn by the convolutions at 16 x 16.
-            network_conv_dim=16,
-            network_conv_alpha=16,
-            unet_lr=1e-3,
+            network_conv_dim=32,
+            network_conv_alpha=32,
+            unet_lr=2e-3,
             lr_scheduler_num_cycles=1,
             # The base predicts v and ends in noise alone, where the weight of min-SNR is 0: nothing would be learnt there.
             min_snr_gamma=0,

@@ -80,11 +80,12 @@ def test_the_lora_is_nearer_to_the_subject_than_the_base(work: flow.Work) -> Non
     base, chosen = measured(work)
     assert base.identity_distance is not None
     assert chosen.identity_distance is not None
-    assert chosen.identity_distance < base.identity_distance - 0.05
+    assert chosen.identity_distance < base.identity_distance - 0.12
     assert chosen.faces_found >= 0.8
 
 
-@pytest.mark.xfail(strict=True, reason="faces are learnt, but not yet as well as is wanted: README, base model")
+# Not strict: it comes near enough for one machine's sums to hold it and another's not.
+@pytest.mark.xfail(strict=False, reason="faces are learnt, but not yet as well as is wanted: README, base model")
 def test_the_lora_is_much_nearer_to_the_subject_than_the_base(work: flow.Work) -> None:
     base, chosen = measured(work)
     assert base.identity_distance is not None

@@ -303,6 +303,6 @@ def save(state: Path, folder: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6500)
+    parser.add_argument("--steps", type=int, default=15000)
     arguments = parser.parse_args()
     print(train(arguments.state, arguments.steps))
