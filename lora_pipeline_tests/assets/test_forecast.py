@@ -24,9 +24,7 @@ from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject, new
 from lora_pipeline.summary import outlook
 
-MEASURED = Measured(
-    "a card", 2, 64 * 64, 9.0, 10.0, 0.0, 0.0, 8000.0, 1600.0, 50.0, 2000.0, 3000.0, 4000.0, 0.0, 4000.0
-)
+MEASURED = Measured("a card", 2, 64 * 64, 9.0, 10.0, 0.0, 8000.0, 1600.0, 50.0, 2000.0, 3000.0, 4000.0, 4000.0)
 
 
 def picture(name, folder):
