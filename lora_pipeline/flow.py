@@ -137,7 +137,14 @@ def fit(work: Work, on_epoch: fitting.OnEpoch = fitting.to_nobody) -> Outcome:
     settings = work.settings
     prompt = work.subject.fill(settings.fit.sample_prompt)
     return fitting.fit(
-        work.made("encode"), work.folder("fit"), settings.fit, settings.base, prompt, on_epoch, work.progress
+        work.made("encode"),
+        work.folder("fit"),
+        settings.fit,
+        settings.base,
+        prompt,
+        on_epoch,
+        work.progress,
+        settings.grade.guidance_scale,
     )
 
 

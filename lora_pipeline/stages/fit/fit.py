@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from lora_pipeline.errors import OutOfMemory, TrainingError
@@ -41,6 +42,7 @@ def fit(
     prompt: str,
     on_epoch: OnEpoch = to_nobody,
     progress: Progress = silent,
+    guidance_scale: float = Job.guidance_scale,
 ) -> Outcome:
     """Reuse the finished run of this training set, these settings and this base; else continue or begin it, in a process of its own.
 
@@ -60,6 +62,7 @@ def fit(
         prompt: of the sample picture of each epoch, filled in; empty is none. It changes no weight, so a finished run keeps its samples.
         on_epoch: told each epoch when it ends: its row, as it will stand in the manifest, and its report.
         progress: told each step.
+        guidance_scale: of the sample pictures; as with the prompt, a finished run keeps its samples.
 
     Returns:
         A row an epoch (ids `0001` …): `Checkpoint`, with the files `lora` and, if there was a prompt, `sample`. Computed and
@@ -82,7 +85,9 @@ def fit(
         write(job.run, learnt.rows, "trained_on")
         what = "training" if job.settings == settings else f"training in less memory, at {at(job.settings)}"
         try:
-            with closing(in_own_process(job.write(), job.settings.num_processes)) as reports:
+            with closing(
+                in_own_process(replace(job, guidance_scale=guidance_scale).write(), job.settings.num_processes)
+            ) as reports:
                 for report in reports:
                     if isinstance(report, StepReport):
                         seconds += report.seconds
@@ -93,7 +98,7 @@ def fit(
             if job.settings != settings or not settings.retry_with_less_memory or with_less(settings) is None:
                 raise
             write_text(job.out_of_memory, f"{error}\n")
-            return fit(training_set, folder, settings, base, prompt, on_epoch, progress)
+            return fit(training_set, folder, settings, base, prompt, on_epoch, progress, guidance_scale)
     epochs = epochs_in(job.epochs_file)
     if len(epochs) < settings.epochs:
         raise TrainingError(

@@ -25,6 +25,7 @@ class Job:
         settings: of the training.
         base: what is trained on.
         prompt: of the sample pictures; empty is none.
+        guidance_scale: of the sample pictures.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Job:
     settings: FitSettings
     base: BaseSettings
     prompt: str
+    guidance_scale: float = 5.0
 
     def write(self) -> Path:
         """Write `job.json` into the run's folder and give its path."""
@@ -44,6 +46,7 @@ class Job:
             "settings": self.settings.model_dump(mode="json"),
             "base": self.base.model_dump(mode="json"),
             "prompt": self.prompt,
+            "guidance_scale": self.guidance_scale,
         }
         write_text(self.run / "job.json", json.dumps(fields, indent=2) + "\n")
         return self.run / "job.json"
@@ -60,6 +63,7 @@ class Job:
             settings=FitSettings.model_validate(fields["settings"]),
             base=BaseSettings.model_validate(fields["base"]),
             prompt=fields["prompt"],
+            guidance_scale=fields.get("guidance_scale", cls.guidance_scale),
         )
 
     @property

@@ -34,7 +34,6 @@ from lora_pipeline.stages.fit.trainer import Trainer, most_memory_mib, read_cach
 from lora_pipeline.store import digest_file, whole, write_text
 
 SAMPLE_STEPS = 20
-SAMPLE_GUIDANCE = 5.0
 
 
 def run(
@@ -228,7 +227,7 @@ class Sampler:
                 width=width,
                 height=height,
                 num_inference_steps=SAMPLE_STEPS,
-                guidance_scale=SAMPLE_GUIDANCE,
+                guidance_scale=self.job.guidance_scale,
                 generator=torch.Generator().manual_seed(self.job.settings.seed),
             ).images[0]
             del pipeline

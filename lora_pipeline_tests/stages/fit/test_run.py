@@ -12,7 +12,7 @@ from lora_pipeline.manifest import write
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, of_line, to_line
-from lora_pipeline.stages.fit.run import SAMPLE_GUIDANCE, SAMPLE_STEPS, run
+from lora_pipeline.stages.fit.run import SAMPLE_STEPS, run
 
 SETTINGS = FitSettings(epochs=3, batch_size=2, network_dim=4, network_alpha=2, unet_lr=1e-3)
 
@@ -26,7 +26,16 @@ def job_in(tmp_path, make_training_set, tiny_base):
         folder = tmp_path / name
         folder.mkdir()
         write(folder, training_set.rows, "trained_on")
-        job = Job("key", folder, training_set.folder, "digest", SETTINGS.model_copy(update=changes), tiny_base, prompt)
+        job = Job(
+            "key",
+            folder,
+            training_set.folder,
+            "digest",
+            SETTINGS.model_copy(update=changes),
+            tiny_base,
+            prompt,
+            guidance_scale=3.0,
+        )
         job.write()
         return job
 
@@ -98,7 +107,12 @@ def test_what_the_text_encoder_learns_is_saved_drawn_and_gone_on_with(job_in, ti
     def sample(lora):
         pipeline = family("sd15").pipeline(tiny_base, "cpu", "float32")
         pipeline.load_lora_weights(lora)
-        how = {"num_inference_steps": SAMPLE_STEPS, "guidance_scale": SAMPLE_GUIDANCE, "width": 64, "height": 64}
+        how = {
+            "num_inference_steps": SAMPLE_STEPS,
+            "guidance_scale": straight.guidance_scale,
+            "width": 64,
+            "height": 64,
+        }
         generator = torch.Generator().manual_seed(straight.settings.seed)
         return np.asarray(pipeline("a photo", generator=generator, **how).images[0]).astype(int)
 
