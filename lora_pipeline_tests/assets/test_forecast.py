@@ -24,7 +24,21 @@ from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject, new
 from lora_pipeline.summary import outlook
 
-MEASURED = Measured("a card", 2, 64 * 64, 9.0, 10.0, 0.0, 8000.0, 1600.0, 50.0, 2000.0, 3000.0, 4000.0, 4000.0)
+MEASURED = Measured(
+    device="a card",
+    batch_size=2,
+    area_px=64 * 64,
+    seconds_one=9.0,
+    seconds_batch=10.0,
+    epoch_end_s=0.0,
+    free_mib=8000.0,
+    weights_mib=1600.0,
+    lora_mib=50.0,
+    resident_mib=2000.0,
+    one_mib=3000.0,
+    batch_mib=4000.0,
+    most_mib=4000.0,
+)
 
 
 def picture(name, folder):
