@@ -17,7 +17,7 @@ from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject, new
 
 SETTINGS = {
-    "curate": {"min_side_px": 64, "min_sharpness": 0, "min_contrast": 0, "keep_duplicates": True},
+    "curate": {"min_side_px": 64, "min_sharpness": 0, "min_contrast": 0, "max_noise": 255, "keep_duplicates": True},
     "crop": {"size_px": 64, "search_px": 480, "same_person_distance": 0.45, "framings": ["close"]},
     "describe": {"folder_tags": True},
 }
