@@ -78,6 +78,7 @@ def served(home: Path) -> Iterator[str]:
     finally:
         ui.send_signal(signal.SIGINT)
         ui.wait(60)
+        log.close()
 
 
 def _answers(url: str) -> bool:
