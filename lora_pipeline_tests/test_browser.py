@@ -32,7 +32,7 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SMALL = {"fit": {"epochs": 2}, "grade": {"seeds": [1], "sampling_steps": 4}}
+SMALL = {"encode": {"repeats": 12}, "fit": {"epochs": 2}, "grade": {"seeds": [1], "sampling_steps": 4}}
 
 pytestmark = [
     pytest.mark.slow,
@@ -104,25 +104,26 @@ def test_one_click_from_photos_to_release(home: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 1500, "height": 900})
         page.set_default_timeout(120_000)
-        page.goto(f"{url}/asset-groups")
-        page.get_by_role("button", name="Materialize all").first.click()
-        page.get_by_text("Select a partition or create one").click()
-        page.wait_for_timeout(2000)  # the list slides open, and a click on a moving line misses it
-        page.get_by_text("demo", exact=True).first.click()
-        page.wait_for_timeout(1000)
-        page.keyboard.press("Escape")
-        page.get_by_role("button", name="Launch 1 run").click()
-        _wait(
-            lambda: _ask(url, "{ runsOrError { ... on Runs { results { runId } } } }")["runsOrError"]["results"],
-            60,
-            "no run was launched",
-        )
+        _materialize_all(page, url)
+        run = _newest_run(url)
 
+        # Terminate, in the midst of training: it ends at a step's edge, and the next run goes on from there.
+        page.goto(f"{url}/runs/{run['runId']}")
+        page.get_by_role("button", name="Terminate").first.wait_for()
+        _wait(lambda: _steps(home) != "", 600, "training did not begin")
+        page.get_by_role("button", name="Terminate").first.click()
+        page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
+        _wait(lambda: _newest_run(url)["status"] == "CANCELED", 120, "the run was not terminated")
+        assert not _materialized(url, "lora_checkpoints")
+        before = _steps(home)
+
+        _materialize_all(page, url)
         # An epoch is there before training, and the run, have ended.
         page.goto(f"{url}/assets/epoch_checkpoint?partition=demo%7C0001")
         _wait(lambda: _materialized(url, "epoch_checkpoint"), 600, "no epoch appeared")
         assert not _materialized(url, "released_lora")
         _wait(lambda: _materialized(url, "released_lora"), 900, "the run did not reach the release")
+        assert _steps(home).startswith(before)
 
         page.goto(f"{url}/asset-groups")
         page.get_by_text("released_lora").first.wait_for()
@@ -144,6 +145,30 @@ def test_one_click_from_photos_to_release(home: Path) -> None:
             page.screenshot(path=pictures / f"{name}.png")
             page.keyboard.press("Escape")
         browser.close()
+
+
+def _materialize_all(page: Any, url: str) -> None:
+    """Click, choose the partition, launch, and wait until the run is there."""
+    before = _newest_run(url)
+    page.goto(f"{url}/asset-groups")
+    page.get_by_role("button", name="Materialize all").first.click()
+    page.get_by_text("Select a partition or create one").click()
+    page.wait_for_timeout(2000)  # the list slides open, and a click on a moving line misses it
+    page.get_by_text("demo", exact=True).first.click()
+    page.wait_for_timeout(1000)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Launch 1 run").click()
+    _wait(lambda: _newest_run(url) != before, 60, "no run was launched")
+
+
+def _newest_run(url: str) -> dict[str, str]:
+    runs = _ask(url, "{ runsOrError(limit: 1) { ... on Runs { results { runId status } } } }")["runsOrError"]["results"]
+    return runs[0] if runs else {}
+
+
+def _steps(home: Path) -> str:
+    """A line a step trained, with the seconds that it took: a step done again leaves another line."""
+    return "".join(log.read_text() for log in home.glob("data/work/demo/fit/runs/*/steps.jsonl"))
 
 
 def _materialized(url: str, asset: str) -> bool:
