@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from lora_pipeline import flow
+from lora_pipeline.assets import partitions
 from lora_pipeline.assets.checks import FINITE, LOADS, checkpoint_loads, finite_loss, training_within_limits
 from lora_pipeline.assets.partitions import subject_epochs
 from lora_pipeline.assets.report import picture, table
@@ -44,7 +45,7 @@ def show_epoch(context: dg.AssetExecutionContext, made: Manifest, report: EpochR
         report: of the same epoch.
     """
     (row,) = made.rows
-    context.instance.add_dynamic_partitions("epoch", [row.id])
+    partitions.add(context.instance, "epoch", [row.id])
     context.log_event(
         dg.AssetMaterialization(
             "epoch_checkpoint",
