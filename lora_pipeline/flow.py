@@ -88,7 +88,8 @@ def conceal(work: Work) -> Outcome:
 
 
 def describe(work: Work) -> Outcome:
-    """`blurred_set` → `captions`; `curated_photos` has the words for weak photos."""
+    """`blurred_set` → `captions`; `curated_photos` has the words for weak photos. Raises SubjectError if pictures may not be sent out."""
+    _may_send(work)
     tokens = {row.id: quality.tokens for row in work.made("curate").kept if (quality := Quality.of(row)).tokens}
     captions = work.store.subject(work.subject.name) / "captions"
     words = (work.subject.trigger, work.subject.class_word)
@@ -101,6 +102,21 @@ def describe(work: Work) -> Outcome:
         progress=work.progress,
         tokens=tokens,
     )
+
+
+def _may_send(work: Work) -> None:
+    """Raise SubjectError if the captioner would send a person's pictures to a service outside, and their consent does not cover it."""
+    subject, settings = work.subject, work.settings.describe
+    if manifest.is_planning() or not describing.sends_out(settings):
+        return
+    if subject.consent is None and subject.kind != "person":
+        return
+    if "outside_services" not in getattr(subject.consent, "uses", ()):
+        raise SubjectError(
+            f"describe.captioner llm would send pictures of {subject.name} to {settings.llm_address}, and no consent that is recorded covers "
+            "outside services: if they agree, add outside_services to consent: uses in subject.yaml; or set describe.llm_address to a model "
+            "of your own (localhost, or a private address in numbers), or describe.captioner to another"
+        )
 
 
 def encode(work: Work) -> Outcome:

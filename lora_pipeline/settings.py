@@ -892,7 +892,7 @@ class CheckSettings(Section):
         Field(
             ge=1, le=75, description="Tokens that a trigger word may be split into by the base's tokenizer (1 to 75)."
         ),
-    ] = 4
+    ] = 5
 
 
 class Settings(Section):

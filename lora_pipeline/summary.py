@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_pipeline import trigger
 from lora_pipeline.flow import STEPS, Standing, Work
 from lora_pipeline.manifest import Report
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
-from lora_pipeline.settings import Section
+from lora_pipeline.settings import Section, Settings
 from lora_pipeline.stages.fit import Compared, Forecast, compare, objections
 
 
@@ -90,6 +91,18 @@ def standing(standings: Sequence[Standing]) -> str:
         if new:
             lines += ["", f"{one.step.noun} left out:", *(f"  {row.id}: {row.reason}" for row in new)]
     return "\n".join(lines)
+
+
+def trigger_words(name: str, settings: Settings) -> str:
+    """What a base model takes a name for, and rare trigger words made of it. Raises SettingsError."""
+    found = trigger.at_hand(settings)
+    rows = [
+        (one.word, str(len(one.tokens) or "not checked"), " ".join(one.tokens))
+        for one in trigger.offers(name, found, settings.check.max_trigger_tokens)
+    ]
+    return "\n".join(
+        [trigger.judged(name, settings).in_words, "", *_columns([("trigger word", "tokens", "read as"), *rows])]
+    )
 
 
 def all_settings(name: str) -> str:

@@ -1,15 +1,57 @@
 """`captions`."""
 
-from lora_pipeline.assets.checks import CAPTIONED, no_empty_caption
+from typing import Any
+
+from lora_pipeline import manifest
+from lora_pipeline.assets.checks import (
+    CAPTIONED,
+    DIFFERENT,
+    LONG_ENOUGH,
+    RARE_TRIGGER,
+    captions_differ,
+    captions_long_enough,
+    no_empty_caption,
+    trigger_rare,
+)
 from lora_pipeline.assets.report import table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
+from lora_pipeline.stages.describe import HAND, WORDS
 
 
-@stage("captions", after=["blurred_set", "curated_photos"], gpu=True, checks=[CAPTIONED])
+@stage(
+    "captions",
+    after=["blurred_set", "curated_photos"],
+    gpu=True,
+    checks=[CAPTIONED, DIFFERENT, LONG_ENOUGH, RARE_TRIGGER],
+)
 def captions(work: Work, outcome: Outcome) -> Shown:
     """A caption a picture: by a person's hand, by a captioner, or from measurements."""
-    rows = [(row.id, row.data["source"], row.data["text"]) for row in outcome.manifest.kept]
-    return {"captions": table(("picture", "by", "caption"), rows)}, [
-        no_empty_caption(work, work.made("conceal"), outcome.manifest)
+    made = outcome.manifest
+    rows = [(row.id, row.data["source"], row.data["text"], row.data["note"]) for row in made.kept]
+    by_hand = sum(row.data["source"] == HAND for row in made.kept)
+    shown = {"by hand": by_hand, "captions": table(("picture", "by", "caption", "what was done to it"), rows)}
+    return {**shown, **spent(work)}, [
+        no_empty_caption(work, work.made("conceal"), made),
+        captions_differ(work, made),
+        captions_long_enough(work, made),
+        trigger_rare(work),
     ]
+
+
+def spent(work: Work) -> dict[str, Any]:
+    """What a language model's words that stand now took: requests, tokens, and the cost if the prices are set. Nothing for other captioners."""
+    said = manifest.read(work.folder("describe"), WORDS).kept
+    total = {
+        name: sum(int(str(row.data.get(name) or 0)) for row in said) for name in ("requests", "tokens_in", "tokens_out")
+    }
+    if not total["requests"]:
+        return {}
+    settings = work.settings.describe
+    cost = (total["tokens_in"] * settings.llm_price_in + total["tokens_out"] * settings.llm_price_out) / 1e6
+    return {
+        "requests to the language model": total["requests"],
+        "tokens sent": total["tokens_in"],
+        "tokens answered": total["tokens_out"],
+        "cost": round(cost, 4),
+    }

@@ -178,6 +178,13 @@ def _task(crop: Crop, said: Row, constant: frozenset[str], weak: tuple[str, ...]
     return _Task(crop, None, words, "; ".join(note for note in notes if note), weak=weak)
 
 
+def sends_out(settings: DescribeSettings) -> bool:
+    """Whether the captioner that the settings name sends pictures out of the person's own machine and network."""
+    from lora_pipeline.models.llm import is_outside
+
+    return settings.captioner == "llm" and is_outside(settings.llm_address)
+
+
 def open_captioner(settings: DescribeSettings, trigger: str = "", class_word: str = "") -> Captioner:
     """The captioner that the settings name. Raises ModelError, in words, if its weights are missing.
 
