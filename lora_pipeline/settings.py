@@ -15,7 +15,7 @@ from lora_pipeline.errors import SettingsError
 NetworkType = Literal["lora", "dora", "lokr", "loha"]
 
 LLM_INSTRUCTION = (
-    "You write the caption with which a picture trains an image model. It shows {trigger}, a {class}. Answer with one caption of "
+    "You write the caption with which a picture trains an image model. The {class} in it is called {trigger}. Answer with one caption of "
     "{min_words} to {max_words} words in plain English and nothing else. It begins with '{trigger} is' or '{trigger} does'. Say, as far "
     "as it can be seen: how the hair is worn, which way head and body are turned, the outfit, the setting, the environment behind, the "
     "mood and the light. Say nothing of what never changes about {trigger}, name nobody, guess nothing."

@@ -49,13 +49,12 @@ class Florence2:
 
         del crop  # Florence-2 looks for itself
         processor, model = self._opened
-        task = f"<{self.task.upper()}>"
-        inputs = processor(text=task, images=picture.convert("RGB"), return_tensors="pt").to(model.device, model.dtype)
+        inputs = processor(text=f"<{self.task.upper()}>", images=picture.convert("RGB"), return_tensors="pt").to(
+            model.device, model.dtype
+        )
         with torch.inference_mode():
             tokens = model.generate(**inputs, max_new_tokens=MAX_TOKENS, num_beams=3, do_sample=False)
-        told = processor.batch_decode(tokens, skip_special_tokens=False)[0]
-        answer = processor.post_process_generation(told, task=task, image_size=picture.size)[task]
-        return " ".join(str(answer).replace("<pad>", "").split())
+        return " ".join(str(processor.batch_decode(tokens, skip_special_tokens=True)[0]).split())
 
     @cached_property
     def _opened(self) -> tuple[Any, Any]:
