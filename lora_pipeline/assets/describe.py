@@ -16,6 +16,7 @@ from lora_pipeline.assets.checks import (
 from lora_pipeline.assets.report import table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
+from lora_pipeline.manifest import Manifest
 from lora_pipeline.stages.describe import HAND, WORDS
 
 
@@ -28,15 +29,19 @@ from lora_pipeline.stages.describe import HAND, WORDS
 def captions(work: Work, outcome: Outcome) -> Shown:
     """A caption a picture: by a person's hand, by a captioner, or from measurements."""
     made = outcome.manifest
-    rows = [(row.id, row.data["source"], row.data["text"], row.data["note"]) for row in made.kept]
     by_hand = sum(row.data["source"] == HAND for row in made.kept)
-    shown = {"by hand": by_hand, "captions": table(("picture", "by", "caption", "what was done to it"), rows)}
+    shown = {"by hand": by_hand, "captions": table(("picture", "by", "caption", "what was done to it"), by_whom(made))}
     return {**shown, **spent(work)}, [
         no_empty_caption(work, work.made("conceal"), made),
         captions_differ(work, made),
         captions_long_enough(work, made),
         trigger_rare(work),
     ]
+
+
+def by_whom(made: Manifest) -> list[tuple[str, str, str, str]]:
+    """Picture, who wrote its caption (`hand` for a person), the caption, and what was added to it or left out of it."""
+    return [(row.id, *(str(row.data.get(name) or "") for name in ("source", "text", "note"))) for row in made.kept]
 
 
 def spent(work: Work) -> dict[str, Any]:

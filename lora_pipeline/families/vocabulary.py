@@ -103,8 +103,12 @@ def _clip_tokenizer(vocabulary: dict[str, int], merges: Iterable[tuple[str, str]
 
 def _pieces(tokenizer: Any) -> Callable[[str], list[str]]:
     def pieces(text: str) -> list[str]:
-        # Of the text itself, not the tokens' own letters, in which bytes and the edges of words are told by signs.
-        spans: list[tuple[int, int]] = tokenizer.encode(text, add_special_tokens=False).offsets
+        told = tokenizer.encode(text, add_special_tokens=False)
+        # Of the text itself, not the tokens' own letters, in which bytes and the edges of words are told by signs. T5's sign for where
+        # a word begins may be a token alone, and is no piece of it.
+        spans: list[tuple[int, int]] = [
+            span for token, span in zip(told.tokens, told.offsets, strict=True) if token != "▁"
+        ]
         return [text[start:end].strip() for start, end in spans if text[start:end].strip()]
 
     return pieces
