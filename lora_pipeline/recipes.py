@@ -25,12 +25,13 @@ def sd15_person() -> Settings:
 def sd15_portrait() -> Settings:
     """Portraits of a person on Stable Diffusion 1.5: dim 64, min-SNR 5, close and medium crops, captions of 30 to 100 words.
 
-    Beside `sd15_person`, which is for any framing and for short captions. Nothing that ships here writes 30 words: write them by hand, the
-    class word in each. The text encoder reads 75 tokens, some 50 to 60 words; `training_set` says what it cut.
+    Beside `sd15_person`, which is for any framing and for short captions. The captioner that measures writes fewer than 30 words, and a check
+    says so: have a vision model write them (`describe.captioner: llm`), or write them by hand, the class word in each. The text encoder
+    reads 75 tokens, some 50 to 60 words; `training_set` says what it cut.
     """
     return Settings(
         crop=CropSettings(framings=("close", "medium")),
-        describe=DescribeSettings(max_words=100),
+        describe=DescribeSettings(min_words=30, max_words=100),
         fit=FitSettings(network_dim=64, network_alpha=32, min_snr_gamma=5.0),
     )
 

@@ -386,15 +386,19 @@ class DescribeSettings(Section):
         int,
         Field(ge=1, le=20, description="How often a request is made where the service is busy or fails (1 to 20)."),
     ] = 5
-    llm_timeout_s: Annotated[float, Field(gt=0, le=3600, description="How long an answer may take (seconds).")] = 120.0
+    llm_timeout_s: Annotated[
+        float, Field(gt=0, le=3600, description="How long an answer may take (seconds, over 0 to 3600).")
+    ] = 120.0
     llm_requests_per_minute: Annotated[
-        float, Field(ge=0, description="At most so many requests a minute; 0 is no limit.")
+        float, Field(ge=0, le=100000, description="At most so many requests a minute (0 to 100000); 0 is no limit.")
     ] = 0.0
     llm_price_in: Annotated[
         float,
-        Field(ge=0, description="Price of a million tokens that are sent, in any currency; 0 if it costs nothing."),
+        Field(ge=0, le=100000, description="Price of a million tokens that are sent, in any currency (0 to 100000)."),
     ] = 0.0
-    llm_price_out: Annotated[float, Field(ge=0, description="Price of a million tokens that are answered.")] = 0.0
+    llm_price_out: Annotated[
+        float, Field(ge=0, le=100000, description="Price of a million tokens that are answered (0 to 100000).")
+    ] = 0.0
     front: Annotated[
         str,
         Field(

@@ -41,7 +41,9 @@ def captions(work: Work, outcome: Outcome) -> Shown:
 
 def by_whom(made: Manifest) -> list[tuple[str, str, str, str]]:
     """Picture, who wrote its caption (`hand` for a person), the caption, and what was added to it or left out of it."""
-    return [(row.id, *(str(row.data.get(name) or "") for name in ("source", "text", "note"))) for row in made.kept]
+    return [
+        (row.id, str(row.data["source"]), str(row.data["text"]), str(row.data.get("note") or "")) for row in made.kept
+    ]
 
 
 def spent(work: Work) -> dict[str, Any]:

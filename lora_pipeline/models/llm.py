@@ -147,7 +147,7 @@ class Llm:
         key = os.environ.get(self.key_env, "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         body = {"model": self.model, "messages": list(messages)}
-        url = f"{self.address.rstrip('/')}/chat/completions"
+        url, why = f"{self.address.rstrip('/')}/chat/completions", ""
         # A proxy that the environment names is for what is outside: what is at home is not to go through it.
         with httpx.Client(timeout=self.timeout_s, trust_env=is_outside(self.address)) as client:
             for attempt in range(1, self.attempts + 1):

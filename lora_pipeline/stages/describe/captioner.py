@@ -27,7 +27,7 @@ class Captioner(Protocol):
 
         Args:
             picture: H×W, 8-bit RGB, the crop itself with strangers hidden.
-            crop: what is known of it.
+            crop: what is known of it. Only `describe.LOOKED_AT` may be read: of nothing else does the memo know.
         """
         ...
 

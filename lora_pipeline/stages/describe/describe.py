@@ -19,8 +19,8 @@ WORDS_VERSION = "1"
 """Of the table of captioners' words, which is dear to make anew: raised only if the same captioner's words would be others."""
 HAND = "hand"
 WORDS = "words"
-NOT_SEEN = {"tags", "expression", "photo_digest"}
-"""Of a crop's data, what no captioner looks at: rules do, and they ask nobody."""
+LOOKED_AT = ("framing", "width_px", "height_px", "face", "strangers", "yaw_deg")
+"""Of a crop's data, what captioners may read. The rest is for the rules, which ask no captioner again."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def describe(
             inputs, task = [HAND, by_hand.text, by_hand.unreadable], _Task(crop, by_hand)
         else:
             task = _task(crop, by_captioner[row.id], constant, tuple((tokens or {}).get(crop.photo, ())))
-            inputs = ["", row.data, writer.name, task.words, task.note, task.failed, *task.weak]
+            inputs = ["", crop.data(), writer.name, task.words, task.note, task.failed, *task.weak]
         items.append(Item(row.id, [trigger, class_word, *inputs], task))
 
     def make(task: _Task, _: Path) -> Made:
@@ -142,7 +142,7 @@ def _words(
             row.id,
             [
                 row.files["picture"].digest,
-                {name: value for name, value in Crop.of(row).data().items() if name not in NOT_SEEN},
+                {name: row.data.get(name) for name in LOOKED_AT},
                 writer.identity,
             ],
             _Seen(pictures.path(row), Crop.of(row)),
