@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lora_pipeline import manifest
-from lora_pipeline.errors import SubjectError
+from lora_pipeline.errors import SettingsError, SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Photo, Quality
@@ -105,10 +105,17 @@ def describe(work: Work) -> Outcome:
 
 
 def _may_send(work: Work) -> None:
-    """Raise SubjectError if the captioner would send a person's pictures to a service outside, and their consent does not cover it."""
+    """Raise SubjectError if the captioner would send a person's pictures to a service outside, and their consent does not cover it.
+
+    Raises SettingsError if anybody on the way there could look at them.
+    """
     subject, settings = work.subject, work.settings.describe
     if manifest.is_planning() or not describing.sends_out(settings):
         return
+    if not settings.llm_address.startswith("https://"):
+        raise SettingsError(
+            f"describe.llm_address {settings.llm_address} is outside, and pictures and key would go there unencrypted: write https://"
+        )
     if subject.consent is None and subject.kind != "person":
         return
     if "outside_services" not in getattr(subject.consent, "uses", ()):

@@ -32,7 +32,9 @@ def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) ->
             rows.append((step.noun, "did not run", "", "", "", ""))
     lines = [f"{work.subject.name}", *_columns(rows)]
     if faults:
-        return "\n".join([*lines, "", *faults])
+        lines += ["", *faults]
+    if faults and STEPS[-1].noun not in reports:  # a check that only warns has stopped nothing
+        return "\n".join(lines)
     return "\n".join([*lines, "", *_result(work)])
 
 

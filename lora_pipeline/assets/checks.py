@@ -152,8 +152,12 @@ def captions_long_enough(work: Work, made: Manifest) -> dg.AssetCheckResult:
     """As many words as the settings ask for."""
     needed = work.settings.describe.min_words
     short = [row.id for row in made.kept if len(str(row.data["text"]).split()) < needed]
-    words = f"{len(short)} of {len(made.kept)} captions have fewer than {needed} words: {', '.join(short[:3])}"
-    return result(LONG_ENOUGH, not short, words if short else f"all have {needed} words or more")
+    if short:
+        words = f"{len(short)} of {len(made.kept)} captions have fewer than {needed} words: {', '.join(short[:3])}"
+        return result(LONG_ENOUGH, False, words)
+    return result(
+        LONG_ENOUGH, True, f"all have {needed} words or more" if needed else "describe.min_words asks for none"
+    )
 
 
 def trigger_rare(work: Work) -> dg.AssetCheckResult:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import dagster as dg
+
 from lora_pipeline import manifest
 from lora_pipeline.assets.checks import (
     CAPTIONED,
@@ -30,7 +32,7 @@ def captions(work: Work, outcome: Outcome) -> Shown:
     """A caption a picture: by a person's hand, by a captioner, or from measurements."""
     made = outcome.manifest
     by_hand = sum(row.data["source"] == HAND for row in made.kept)
-    shown = {"by hand": by_hand, "captions": table(("picture", "by", "caption", "what was done to it"), by_whom(made))}
+    shown = {"by hand": by_hand, "captions": by_whom(made)}
     return {**shown, **spent(work)}, [
         no_empty_caption(work, work.made("conceal"), made),
         captions_differ(work, made),
@@ -39,11 +41,15 @@ def captions(work: Work, outcome: Outcome) -> Shown:
     ]
 
 
-def by_whom(made: Manifest) -> list[tuple[str, str, str, str]]:
-    """Picture, who wrote its caption (`hand` for a person), the caption, and what was added to it or left out of it."""
-    return [
+def by_whom(made: Manifest) -> dg.TableMetadataValue:
+    """Picture, who wrote its caption (`hand` for a person, whose come first), the caption, and, if of any, what was added to it or left out of it."""
+    rows = [
         (row.id, str(row.data["source"]), str(row.data["text"]), str(row.data.get("note") or "")) for row in made.kept
     ]
+    rows.sort(key=lambda row: row[1] != HAND)
+    columns = ("picture", "by", "caption", "what was done to it")
+    shown = len(columns) if any(row[3] for row in rows) else 3
+    return table(columns[:shown], [row[:shown] for row in rows])
 
 
 def spent(work: Work) -> dict[str, Any]:

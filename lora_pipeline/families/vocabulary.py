@@ -38,7 +38,7 @@ def vocabularies(base: BaseSettings) -> list[Vocabulary]:
     """The tokenizers of a base model that are on this disk; else CLIP's, if the family reads it; else none. Raises ModelError: as `weights_of`."""
     weights = weights_of(base.model, base.revision)
     found = [
-        Vocabulary(f"{folder} of {base.model}", _pieces(tokenizer))
+        Vocabulary(f"the vocabulary of {base.model}'s {folder}", _pieces(tokenizer))
         for folder in TOKENIZERS
         if (tokenizer := _at_hand(weights, folder)) is not None
     ]

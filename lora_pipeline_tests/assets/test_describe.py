@@ -9,10 +9,11 @@ import pytest
 from lora_pipeline.assets import describe as room
 from lora_pipeline.assets.checks import captions_differ, captions_long_enough, no_empty_caption, trigger_rare
 from lora_pipeline.flow import Work
-from lora_pipeline.manifest import Manifest
+from lora_pipeline.manifest import Manifest, Report
 from lora_pipeline.records import Caption, Row
 from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject
+from lora_pipeline.summary import summary
 
 
 def work(tmp_path: Path, trigger: str = "jx265", **settings: dict[str, Any]) -> Work:
@@ -79,9 +80,21 @@ def test_a_trigger_word_that_the_base_knows_or_splits_badly_is_a_warning(
     assert (told.passed, told.severity) == (rare, dg.AssetCheckSeverity.WARN)
 
 
-def test_the_table_says_who_wrote_a_caption(tmp_path: Path) -> None:
-    rows = (*made(tmp_path, "jx265 by hand", source="hand").rows, *(made(tmp_path, "", "jx265 dog").rows[1:]))
-    assert room.by_whom(Manifest(tmp_path, rows)) == [
-        ("0.jpg@whole", "hand", "jx265 by hand", ""),
-        ("1.jpg@whole", "measured", "jx265 dog", ""),
+def test_the_table_says_who_wrote_a_caption_hands_first_and_what_was_done_to_it(tmp_path: Path) -> None:
+    measured, by_hand = made(tmp_path, "jx265 dog", "jx265 by hand").rows
+    by_hand = by_hand.with_data(source="hand")
+    records = room.by_whom(Manifest(tmp_path, (measured, by_hand))).records
+    assert [dict(record.data) for record in records] == [
+        {"picture": "1.jpg@whole", "by": "hand", "caption": "jx265 by hand"},
+        {"picture": "0.jpg@whole", "by": "measured", "caption": "jx265 dog"},
     ]
+    noted = room.by_whom(Manifest(tmp_path, (measured.with_data(note="put first"), by_hand))).records
+    assert [record.data["what was done to it"] for record in noted] == ["", "put first"]
+
+
+def test_a_warning_does_not_hide_what_a_run_came_to(tmp_path: Path) -> None:
+    warned = ["captions, check trigger_rare: 'Tim' is known"]
+    through = summary(work(tmp_path), {"captions": Report(), "released_lora": Report()}, warned)
+    assert warned[0] in through
+    assert "grid: " in through
+    assert "grid: " not in summary(work(tmp_path), {"captions": Report()}, warned)

@@ -65,5 +65,5 @@ def test_without_weights_it_is_clips_where_the_family_reads_clip() -> None:
 
 def test_all_of_a_bases_tokenizers_are_asked(tiny: Any, tmp_path: Path) -> None:
     found = vocabularies(BaseSettings(family="flux", model=str(tiny.build_flux(tmp_path))))
-    assert [one.of.split()[0] for one in found] == ["tokenizer", "tokenizer_2"]
+    assert [one.of.split()[-1] for one in found] == ["tokenizer", "tokenizer_2"]
     assert [one.tokens("tim") for one in found] == [["t", "i", "m"], ["t", "i", "m"]]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lora_pipeline import flow, manifest
 from lora_pipeline.assets.describe import spent
-from lora_pipeline.errors import ModelError, PassingError, SubjectError
+from lora_pipeline.errors import ModelError, PassingError, SettingsError, SubjectError
 from lora_pipeline.flow import Work
 from lora_pipeline.models.llm import Llm, is_outside
 from lora_pipeline.records import Crop, File, Row
@@ -331,6 +331,8 @@ def test_nothing_of_a_person_goes_outside_without_their_word(tmp_path: Path) -> 
     agreed = {"given_by": "Jane", "given_on": "2026-01-01", "scope": "a LoRA"}
     with pytest.raises(SubjectError, match=words):
         flow.describe(subject(tmp_path / "some", outside, consent=agreed))
+    with pytest.raises(SettingsError, match="unencrypted"):
+        flow.describe(subject(tmp_path / "thing", "http://192.0.2.1.example.invalid/v1", "product"))
 
 
 @pytest.mark.parametrize("kind", ["person", "product"])
