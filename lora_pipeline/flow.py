@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from lora_pipeline import manifest
 from lora_pipeline.errors import SettingsError, SubjectError
+from lora_pipeline.families import give_back_memory
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Photo, Quality
@@ -93,7 +94,7 @@ def describe(work: Work) -> Outcome:
     tokens = {row.id: quality.tokens for row in work.made("curate").kept if (quality := Quality.of(row)).tokens}
     captions = work.store.subject(work.subject.name) / "captions"
     words = (work.subject.trigger, work.subject.class_word)
-    return describing.describe(
+    outcome = describing.describe(
         work.made("conceal"),
         work.folder("describe"),
         work.settings.describe,
@@ -102,6 +103,8 @@ def describe(work: Work) -> Outcome:
         progress=work.progress,
         tokens=tokens,
     )
+    give_back_memory()  # training, in a process of its own, wants what the captioner had
+    return outcome
 
 
 def _may_send(work: Work) -> None:

@@ -192,14 +192,16 @@ class Llm:
             raise PassingError(f"{self.address} refused this picture with {response.status_code} ({_said(response)})")
         try:
             answer = response.json()
-            text = str(answer["choices"][0]["message"]["content"] or "")
-        except (ValueError, KeyError, IndexError, TypeError):
+            content = answer["choices"][0]["message"]["content"] or ""
+            # Some services answer in parts, as the question was put.
+            parts = [content] if isinstance(content, str) else [str(part.get("text") or "") for part in content]
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             raise PassingError(
                 f"{self.address} answered in no words that an OpenAI-compatible service uses; is /v1 missing in describe.llm_address?"
             ) from None
         usage = cast(dict[str, Any], answer.get("usage") or {})
         tokens_in, tokens_out = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-        return _one_line(text), {"requests": requests, "tokens_in": tokens_in, "tokens_out": tokens_out}
+        return _one_line(" ".join(parts)), {"requests": requests, "tokens_in": tokens_in, "tokens_out": tokens_out}
 
 
 def is_outside(address: str) -> bool:

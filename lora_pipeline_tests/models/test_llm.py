@@ -351,3 +351,21 @@ def test_with_it_or_for_a_thing_it_does(tmp_path: Path, kind: str) -> None:
         work = Work(work.store, work.subject.model_copy(update={"consent": consent}), work.settings)
     made = flow.describe(work).manifest
     assert all("does not answer" in row.reason for row in made.rows)  # it was asked
+
+
+def test_an_answer_in_parts_is_read_too_and_one_in_other_words_is_refused() -> None:
+    class Answered:
+        status_code = 200
+
+        def __init__(self, content: Any) -> None:
+            self.content = content
+
+        def json(self) -> Any:
+            return {"choices": [{"message": {"content": self.content}}]}
+
+    captioner = llm("http://127.0.0.1:1/v1")
+    parts = [{"type": "text", "text": "jx265 is"}, {"type": "text", "text": "at sea"}]
+    assert captioner._read(Answered(parts), 1)[0] == "jx265 is at sea"  # pyright: ignore[reportPrivateUsage]
+    for nonsense in (7, ["words"]):
+        with pytest.raises(PassingError, match="answered in no words"):
+            captioner._read(Answered(nonsense), 1)  # pyright: ignore[reportPrivateUsage]
