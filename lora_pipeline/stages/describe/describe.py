@@ -219,7 +219,7 @@ def open_captioner(settings: DescribeSettings, trigger: str = "", class_word: st
             from lora_pipeline.models.llm import Llm
 
             def ready(text: str) -> str:
-                limits = text.replace("{min_words}", str(settings.min_words or 10))
+                limits = text.replace("{min_words}", str(settings.min_words or min(10, settings.max_words)))
                 return filled(limits.replace("{max_words}", str(settings.max_words)), trigger, class_word)
 
             openings = tuple(ready(opening) for opening in settings.llm_openings)
