@@ -42,7 +42,7 @@ def read(folder: Path) -> dict[str, Verdict]:
         raise SubjectError(f"{file} is to hold a line a photo, such as `IMG_2055.jpg: drop`")
     verdicts: dict[str, Verdict] = {}
     for id, word in cast(dict[object, object], tree).items():
-        verdict = next((own for own in WORDS if own == word), None)
+        verdict: Verdict | None = next((own for own in WORDS if own == word), None)
         if verdict is None:
             near = difflib.get_close_matches(str(word).casefold(), WORDS, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else "say keep or drop"
@@ -62,7 +62,7 @@ def write(folder: Path, changes: Mapping[str, Verdict | None]) -> dict[str, Verd
         what stands there now. Raises SubjectError as `read` does.
     """
     both: dict[str, Verdict | None] = {**read(folder), **changes}
-    verdicts = {id: verdict for id, verdict in sorted(both.items()) if verdict is not None}
+    verdicts: dict[str, Verdict] = {id: verdict for id, verdict in sorted(both.items()) if verdict is not None}
     write_text(folder / FILE, _HEAD + yaml.safe_dump(verdicts, sort_keys=False, allow_unicode=True))
     return verdicts
 

@@ -154,7 +154,7 @@ def faces(work: Work) -> tuple[Face, ...]:
     found = {id: faces for id, faces in decided_faces(work.folder("crop")).items() if id in curated and faces}
     boxes = {id: tuple(face.box for face in faces) for id, faces in found.items()}
     items = [
-        Item(id, [curated[id].digest, boxes[id], FACE_PX, AROUND], _Cut(Path(curated[id].path), boxes[id]))
+        Item(id, [curated[id].digest, list(boxes[id]), FACE_PX, AROUND], _Cut(Path(curated[id].path), boxes[id]))
         for id in found
     ]
     with _cutting:

@@ -35,11 +35,11 @@ def serve(work: Work, port: int) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with tempfile.TemporaryDirectory(prefix="shown-", dir=own) as copies:
         os.environ["GRADIO_TEMP_DIR"] = copies
-        import gradio as gr
+        from gradio import themes
 
         built = page(work)
         # Its own theme fetches fonts from a server.
-        theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+        theme = themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         try:
             built.launch(
                 server_name="127.0.0.1",
@@ -116,7 +116,7 @@ def _gallery(built: "gr.Blocks", shown: Callable[[], Mapping[str, Sequence[Cell]
 
     def fill(kind: str | None, number: float | None) -> list[Any]:
         kinds = shown()
-        now = kind if kind in kinds else next((one for one in kinds if kinds[one]), next(iter(kinds), ""))
+        now = kind if kind and kind in kinds else next((one for one in kinds if kinds[one]), next(iter(kinds), ""))
         every = kinds.get(now, ())
         pages = max(1, -(-len(every) // AT_ONCE))
         at = min(max(1, int(number or 1)), pages)
@@ -157,7 +157,7 @@ def _no_picture() -> Any:
 def _photos(work: Work, built: "gr.Blocks", told: "gr.Markdown") -> None:
     import gradio as gr
 
-    def shown() -> dict[str, list[Cell]]:
+    def shown() -> Mapping[str, Sequence[Cell]]:
         every = photos(work)
         return {
             state: [(one.id, one.thumbnail, _label(one)) for one in every if one.state == state]
@@ -222,7 +222,7 @@ def _groups(every: Sequence[Photo]) -> dict[str, list[Cell]]:
 def _faces(work: Work, built: "gr.Blocks", told: "gr.Markdown") -> None:
     import gradio as gr
 
-    def shown() -> dict[str, list[Cell]]:
+    def shown() -> Mapping[str, Sequence[Cell]]:
         kinds: dict[str, list[Cell]] = {kind: [] for kind in ("unsure", "subject", "stranger", "not_a_face")}
         for face in faces(work):
             label = f"{face.id}{' · by hand' if face.by_hand else ''}"
@@ -248,20 +248,20 @@ def _faces(work: Work, built: "gr.Blocks", told: "gr.Markdown") -> None:
         return ids[event.index], f"**{ids[event.index]}**"
 
     def decided(id: str, whose: str | None) -> str:
-        if id and whose != "":
-            decide.face(work, id, whose)
+        if id and (whose is None or whose.strip()):
+            decide.face(work, id, whose and whose.strip())
         return decide.by_hand(work)
 
     gallery.gallery.select(click, [gallery.ids], [chosen, about])
     for button, whose in (*buttons, (measured, None)):
-        gallery.refill(button.click(lambda id, whose=whose: decided(id, whose), [chosen], [told]))
-    gallery.refill(named.click(lambda id, name: decided(id, name.strip()), [chosen, name], [told]))
+        gallery.refill(button.click(decided, [chosen, gr.State(whose)], [told]))
+    gallery.refill(named.click(decided, [chosen, name], [told]))
 
 
 def _crops(work: Work, built: "gr.Blocks") -> None:
     import gradio as gr
 
-    def shown() -> dict[str, list[Cell]]:
+    def shown() -> Mapping[str, Sequence[Cell]]:
         every = pictures(work)
         hidden = [one for one in every if one.hidden]
         return {
@@ -288,7 +288,7 @@ def _picture(every: Sequence[Picture], id: str) -> Picture:
 def _captions(work: Work, built: "gr.Blocks", told: "gr.Markdown") -> None:
     import gradio as gr
 
-    def shown() -> dict[str, list[Cell]]:
+    def shown() -> Mapping[str, Sequence[Cell]]:
         every = pictures(work)
         sources = dict.fromkeys(one.source or "none yet" for one in every)
         cells = [(one.source or "none yet", (one.id, one.concealed or one.cut, one.caption)) for one in every]
