@@ -184,8 +184,13 @@ def test_a_photo_is_dropped_and_a_caption_mended_on_the_page(work: Work) -> None
         page.locator("#caption textarea").fill("{trigger} as a queen of spades")
         page.locator("#save-caption").click()
         expect(page.locator("#about-caption")).to_contain_text("saved in")
+        page.get_by_role("tab", name="Faces").click()
+        page.locator("#faces button").last.click()
+        page.get_by_role("button", name="Not a face").click()
+        expect(page.get_by_text("2 photos, 1 face, 1 caption", exact=False)).to_be_visible()
         browser.close()
     assert elsewhere == []
+    assert [*people.read(work.store.subject("demo")).decisions.values()] == ["not_a_face"]
     assert not [*home.glob("data/work/demo/shown-*")]
     assert verdicts.read(work.store.subject("demo")) == {used[0]: "drop", left_out: "keep"}
 
