@@ -13,9 +13,11 @@ State = Literal["kept", "dropped", "failed"]
 Box = tuple[int, int, int, int]
 Kind = Literal["person", "pet", "product", "style"]
 Framing = Literal["close", "medium", "full", "whole"]
-Whose = Literal["subject", "stranger", "unsure"]
+Whose = Literal["subject", "stranger", "unsure", "not_a_face"]
 KNOWN_ONLY = 0.0
 """Confidence of a face that the photo library knows and the detector did not find: every find of a detector's scores higher."""
+
+_IF_ASKED = {"pitch_deg", "roll_deg", "expression"}
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Quality(Record):
         blocking: excess of a JPEG's steps between blocks, as a share of the mean step; 0 for none, over 1 for the worst.
         plain: share of pixels that equal their neighbours, 0 to 1: most of a screenshot's.
         tokens: words that its captions say of its weaknesses, if such photos are kept.
+        by_hand: `keep` or `drop` if a person has decided so, else empty.
     """
 
     path: str
@@ -133,6 +136,7 @@ class Quality(Record):
     blocking: float = 0.0
     plain: float = 0.0
     tokens: tuple[str, ...] = ()
+    by_hand: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,8 +151,15 @@ class Face(Record):
             of its left eye, base of the nose (dlib's five points).
         descriptor: identity vector of 128 numbers (dlib's ResNet); two of one person lie under 0.6 (Euclidean).
         yaw_deg: head yaw from the landmarks, positive when the nose points to the picture's right; about ±10.
-        whose: the subject's, a stranger's, or too unsure to say.
+        whose: the subject's, a stranger's, too unsure to say (hidden as a stranger's is), or, by a person's word, no face at all.
         known: whether the photo library says that it is the subject's.
+        id: `<photo>#<number>`, as `people.face_ids` counts; empty before it is decided whose the face is.
+        distance: of the descriptor from the subject's, Euclidean; None where nobody is looked for.
+        by_hand: whether `people.yaml` says whose it is.
+        name: of the stranger, as `people.yaml` names them; else empty.
+        pitch_deg: how far the head nods, positive when the nose points up; of the subject's alone, None if it is not measured.
+        roll_deg: how far the head leans, positive when it leans to the picture's right; as `pitch_deg`.
+        expression: a classifier's (label, score from 0 to 1), best first; of the subject's alone, empty if it is not asked for.
     """
 
     photo: str
@@ -159,6 +170,13 @@ class Face(Record):
     yaw_deg: float
     whose: Whose = "unsure"
     known: bool = False
+    id: str = ""
+    distance: float | None = None
+    by_hand: bool = False
+    name: str = ""
+    pitch_deg: float | None = None
+    roll_deg: float | None = None
+    expression: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +193,7 @@ class Crop(Record):
         yaw_deg: of the subject's head, or None.
         photo_digest: SHA-256 of the photo's file.
         tags: as in `Photo`.
+        pitch_deg, roll_deg, expression: as in `Face`.
     """
 
     photo: str
@@ -187,6 +206,14 @@ class Crop(Record):
     yaw_deg: float | None = None
     photo_digest: str = ""
     tags: tuple[str, ...] = ()
+    pitch_deg: float | None = None
+    roll_deg: float | None = None
+    expression: tuple[tuple[str, float], ...] = ()
+
+    def data(self) -> dict[str, Value]:
+        """Without what is measured only where it is asked for, if it is not: a row keeps the key that it has had before."""
+        data = super().data()
+        return {name: value for name, value in data.items() if name not in _IF_ASKED or value not in (None, ())}
 
 
 @dataclass(frozen=True)
