@@ -129,7 +129,7 @@ def ruled(
     text = rules.fronted(words, filled(settings.front, trigger, class_word), trigger, tags)
     text = rules.cut(text, settings.max_words)
     measured = rules.angle_token(crop.yaw_deg) if settings.angle_tokens else ()
-    scored = rules.expression_token(getattr(crop, "expression", None) or ()) if settings.expression_tokens else ()
+    scored = rules.expression_token(crop.expression) if settings.expression_tokens else ()
     return rules.added(text, (*measured, *scored, *weak))
 
 

@@ -241,11 +241,8 @@ def test_what_never_changes_about_the_subject_binds_to_the_trigger(tmp_path: Pat
 def test_the_expression_stands_where_crop_has_scored_it(pictures: Manifest) -> None:
     from lora_pipeline.stages.describe import ruled
 
-    class Scored(Crop):
-        expression = (("neutral", 0.9), ("sad", 0.05))
-
     plain = Crop.of(pictures.rows[1])
-    scored = Scored(plain.photo, plain.framing, plain.region, 32, 32, yaw_deg=-20.0)
+    scored = replace(plain, yaw_deg=-20.0, expression=(("neutral", 0.9), ("sad", 0.05)))
     asked = DescribeSettings(expression_tokens=True, angle_tokens=True)
     assert (
         ruled("a dog", scored, asked, "jx265", "woman", ["blurry"])
@@ -260,3 +257,14 @@ def test_settings_that_cannot_go_together_are_refused() -> None:
         DescribeSettings(min_words=50, max_words=40)
     with pytest.raises(ValueError, match="front"):
         DescribeSettings(front="a photo of {class}")
+
+
+def test_an_expression_that_is_scored_later_asks_no_captioner_again(pictures: Manifest, captions: Path) -> None:
+    writer = Parrot()
+    run(pictures, captions, writer)
+    scored = Manifest(
+        pictures.folder, tuple(row.with_data(expression=[["happy", 1.0]]) if row.data else row for row in pictures.rows)
+    )
+    told = texts(run(scored, captions, writer, expression_tokens=True))
+    assert set(told.values()) == {"jx265 woman, a dog on the beach, happy_100"}
+    assert len(writer.asked) == 3
