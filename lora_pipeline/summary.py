@@ -9,6 +9,7 @@ from lora_pipeline.manifest import Report
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
 from lora_pipeline.settings import Section
+from lora_pipeline.stages.crop import Coverage
 from lora_pipeline.stages.fit import Compared, Forecast, compare, objections
 
 
@@ -90,6 +91,16 @@ def standing(standings: Sequence[Standing]) -> str:
         if new:
             lines += ["", f"{one.step.noun} left out:", *(f"  {row.id}: {row.reason}" for row in new)]
     return "\n".join(lines)
+
+
+def coverage(seen: Coverage) -> str:
+    """What the crops show, line by line, and what to add."""
+    rows: list[Sequence[str]] = [("face_crops show", "photos", "wanted", "share", "to do")]
+    rows += [
+        (cell.name, str(cell.there), str(cell.wanted or ""), seen.share_in_words(cell.name), cell.in_words())
+        for cell in seen.cells
+    ]
+    return "\n".join(_columns(rows))
 
 
 def all_settings(name: str) -> str:

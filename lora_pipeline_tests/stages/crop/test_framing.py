@@ -2,11 +2,15 @@
 
 import pytest
 
-from lora_pipeline.records import Box
-from lora_pipeline.stages.crop.framing import inside, iou, plan, square, whole
+from lora_pipeline.records import Box, Framing
+from lora_pipeline.stages.crop.framing import CENTRED, SIDE_IN_FACES, Placing, around, beside, inside, iou, plan, whole
 
 PHOTO: Box = (0, 0, 2000, 3000)
 FACE: Box = (900, 600, 1100, 800)
+
+
+def square(trim: Box, face: Box, framing: Framing, placing: Placing = CENTRED) -> Box:
+    return around(trim, face, SIDE_IN_FACES[framing], placing=placing, third_down=framing != "full")
 
 
 @pytest.mark.parametrize(("framing", "faces"), [("close", 2.2), ("medium", 3.8)])
@@ -31,7 +35,7 @@ def test_a_head_with_its_hair_fills_two_thirds_of_a_close_crop_and_is_not_cut() 
 @pytest.mark.parametrize("trim", [PHOTO, (0, 0, 2000, 3000), (0, 0, 3000, 3000)])
 @pytest.mark.parametrize("direction", [0.0, 77.0, 180.0, 290.0])
 def test_no_square_leaves_the_photo_or_cuts_the_face(framing: str, face: Box, trim: Box, direction: float) -> None:
-    left, top, right, bottom = square(trim, face, framing, 0.3, direction)  # type: ignore[arg-type]
+    left, top, right, bottom = square(trim, face, framing, Placing(0.3, direction))  # type: ignore[arg-type]
     assert trim[0] <= left < right <= trim[2]
     assert trim[1] <= top < bottom <= trim[3]
     assert right - left == bottom - top
@@ -50,7 +54,7 @@ def test_a_full_crop_is_as_large_as_the_photo_allows_and_keeps_the_hair() -> Non
 
 
 def test_off_centre_moves_the_square_by_its_share() -> None:
-    centred, moved = square(PHOTO, FACE, "medium"), square(PHOTO, FACE, "medium", 0.1, 0.0)
+    centred, moved = square(PHOTO, FACE, "medium"), square(PHOTO, FACE, "medium", Placing(0.1, 0.0))
     assert centred[0] - moved[0] == pytest.approx(0.1 * 760, abs=1)
     assert centred[1] == moved[1]
 
