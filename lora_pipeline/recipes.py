@@ -16,7 +16,6 @@ from lora_pipeline.settings import (
     Settings,
 )
 
-
 ANGLES = {"frontal": 8, "three-quarter left": 3, "three-quarter right": 3, "profile left": 2, "profile right": 2}
 """Of a person, for 20 to 30 photos: mostly facing the camera, each side a few times, so that the model has seen the head from all of them."""
 

@@ -3,7 +3,8 @@
 Nothing is drawn by lot, and the order of the photos makes no difference.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,24 +71,20 @@ def choose(
         Of each candidate that is not chosen: its id → why.
     """
     ordered = sorted(candidates, key=lambda one: one.id)
-    there: dict[str, int] = {}
-    for one in ordered:
-        there[one.framing] = there.get(one.framing, 0) + 1
+    there = Counter(one.framing for one in ordered)
     if shares:
         photos = len({one.photo for one in ordered if one.framing in shares})
         numbers = quotas(there, shares, best or pictures(there, shares, photos))
-        pools = sorted(
-            ((numbers[framing] / there[framing], framing) for framing in numbers if there.get(framing)), reverse=True
-        )
-        rounds = [([one for one in ordered if one.framing == framing], numbers[framing]) for _, framing in pools]
+        scarcest = sorted(numbers, key=lambda framing: (-numbers[framing] / max(1, there[framing]), framing))
+        rounds = [
+            ([index for index, one in enumerate(ordered) if one.framing == framing], numbers[framing])
+            for framing in scarcest
+        ]
     elif best:
-        rounds = [(ordered, best)]
+        rounds = [(list(range(len(ordered))), best)]
     else:
         return {}
-    chosen: list[Candidate] = []
-    for pool, number in rounds:
-        chosen += _best_of(pool, number, chosen, plan)
-    return _reasons(ordered, chosen, shares)
+    return _reasons(ordered, _best_of(ordered, rounds, plan), shares)
 
 
 def pictures(there: Mapping[str, int], shares: Mapping[str, float], photos: int) -> int:
@@ -114,55 +111,55 @@ def quotas(there: Mapping[str, int], shares: Mapping[str, float], total: int) ->
 
 
 def _best_of(
-    pool: Sequence[Candidate], number: int, chosen: Sequence[Candidate], plan: Mapping[str, int]
+    candidates: Sequence[Candidate], rounds: Sequence[tuple[Sequence[int], int]], plan: Mapping[str, int]
 ) -> list[Candidate]:
-    """So many of a pool, after those that are chosen already."""
+    """In each round so many of the candidates at some places; what was chosen in a round counts in the next."""
     import numpy as np
 
-    good = np.array([one.look.sharpness / (one.look.sharpness + FAIR_SHARPNESS) / max(1, one.enlarged) for one in pool])
+    sharpness = np.array([one.look.sharpness for one in candidates])
+    good = sharpness / (sharpness + FAIR_SHARPNESS) / np.maximum(1, [one.enlarged for one in candidates])
+    photos = np.unique([one.photo for one in candidates], return_inverse=True)[1]  # a number a photo
     cells = [name for name in sorted(plan) if plan[name]]
-    fills = np.array([[name in one.shows for name in cells] for one in pool], dtype=float).reshape(
-        len(pool), len(cells)
-    )
-    photos = np.array([one.photo for one in pool])
-    new = np.ones(len(pool))
-    difference = np.ones(len(pool))
-    counted: dict[str, set[str]] = {name: set() for name in cells}
-
-    def count(one: Candidate) -> None:
-        """A photo fills a cell once, however many pictures of it are chosen."""
-        for column, name in enumerate(cells):
-            if name in one.shows:
-                counted[name].add(one.photo)
-                fills[photos == one.photo, column] = 0
-        new[photos == one.photo] = 0
-        np.minimum(difference, _differences(pool, one), out=difference)
-
-    for one in chosen:
-        count(one)
-    took: list[Candidate] = []
-    left = np.ones(len(pool), dtype=bool)
-    for _ in range(min(number, len(pool))):
-        missing = np.array([max(0, plan[name] - len(counted[name])) / plan[name] for name in cells])
-        # Rounded, so that the last digit of a sum, which hangs on the processor, decides nothing; of equals the first by name.
-        scores = np.round(good * (1 + new + fills @ missing) * np.maximum(difference, LEAST_DIFFERENCE), 9)
-        index = int(np.where(left, scores, -1).argmax())
-        left[index] = False
-        took.append(pool[index])
-        count(pool[index])
-    return took
+    fills = np.array([[name in one.shows for name in cells] for one in candidates], dtype=float)
+    asked = np.array([plan[name] for name in cells], dtype=float)
+    counted = np.zeros(len(cells))
+    new, difference = np.ones(len(candidates)), np.ones(len(candidates))
+    differences = _differences(candidates)
+    chosen: list[int] = []
+    for places, number in rounds:
+        left = np.zeros(len(candidates), dtype=bool)
+        left[list(places)] = True
+        for _ in range(min(number, len(places))):
+            missing = np.maximum(0, asked - counted) / asked
+            # Rounded, so that the last digit of a sum, which hangs on the processor, decides nothing; of equals the first by name.
+            scores = np.round(good * (1 + new + fills @ missing) * np.maximum(difference, LEAST_DIFFERENCE), 9)
+            index = int(np.where(left, scores, -1).argmax())
+            left[index] = False
+            chosen.append(index)
+            same = photos == photos[index]
+            counted += fills[index]
+            new[same] = 0
+            # A photo fills a cell once, however many pictures of it are chosen.
+            fills[np.ix_(same, fills[index] > 0)] = 0
+            np.minimum(difference, differences(index), out=difference)
+    return [candidates[index] for index in chosen]
 
 
-def _differences(pool: Sequence[Candidate], chosen: Candidate) -> "NDArray[np.float64]":
-    """How different each of the pool is from a chosen one, 0 to 1."""
+def _differences(candidates: Sequence[Candidate]) -> "Callable[[int], NDArray[np.float64]]":
+    """A function that says how different each candidate is from the one at a place, 0 to 1."""
     import numpy as np
 
-    backgrounds = np.array([one.look.background for one in pool])  # pool × 64
-    unlike = 1 - np.minimum(backgrounds, np.array(chosen.look.background)).sum(1)
-    turned = np.array([abs((one.yaw_deg or 0.0) - (chosen.yaw_deg or 0.0)) / TURNED_DEG for one in pool])
-    light = np.array([one.look.light != chosen.look.light for one in pool])
-    framing = np.array([one.framing != chosen.framing for one in pool])
-    return (unlike + np.minimum(1, turned) + light + framing) / 4
+    backgrounds = np.array([one.look.background for one in candidates])  # candidates × 64
+    yaw = np.array([one.yaw_deg or 0.0 for one in candidates])
+    light = np.unique([one.look.light for one in candidates], return_inverse=True)[1]
+    framing = np.unique([one.framing for one in candidates], return_inverse=True)[1]
+
+    def differences(index: int) -> "NDArray[np.float64]":
+        unlike = 1 - np.minimum(backgrounds, backgrounds[index]).sum(1)
+        turned = np.minimum(1, abs(yaw - yaw[index]) / TURNED_DEG)
+        return (unlike + turned + (light != light[index]) + (framing != framing[index])) / 4
+
+    return differences
 
 
 def _reasons(

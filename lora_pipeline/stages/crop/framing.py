@@ -165,8 +165,8 @@ def around(
 def beside(region: Box, trim: Box, face: Box, placing: Placing) -> Box:
     """The region moved, no farther than it must, so that as few as can be of the others' faces and texts reach into it.
 
-    It keeps its size, stays inside `trim`, and all that it showed of the subject's figure (head and shoulders, and down from there)
-    stays in it. Where that is no gain, it stays where it is.
+    It keeps its size, stays inside `trim`, all that it showed of the subject's figure (head and shoulders, and down from there)
+    stays in it, and the face in its middle half from side to side. Where that is no gain, it stays where it is.
     """
     if not any(_meet(region, box) for box in (*placing.avoid, *placing.avoid_text)):
         return region
@@ -176,8 +176,9 @@ def beside(region: Box, trim: Box, face: Box, placing: Placing) -> Box:
     if wide > 2 * FIGURE * side:
         figure = (round(middle - FIGURE * side), figure[1], round(middle + FIGURE * side), region[3])
     held = [max(region[0], figure[0]), max(region[1], figure[1]), min(region[2], figure[2]), min(region[3], figure[3])]
-    low = (max(trim[0], held[2] - wide), max(trim[1], held[3] - high))
-    most = (min(held[0], trim[2] - wide), min(held[1], trim[3] - high))
+    sides = (min(region[0], round(middle - 0.75 * wide)), max(region[0], round(middle - 0.25 * wide)))
+    low = (max(trim[0], held[2] - wide, sides[0]), max(trim[1], held[3] - high))
+    most = (min(trim[2] - wide, held[0], sides[1]), min(trim[3] - high, held[1]))
     reachable = (low[0], low[1], most[0] + wide, most[1] + high)
     faces, texts = ([box for box in boxes if _meet(reachable, box)] for boxes in (placing.avoid, placing.avoid_text))
     heads = [_head(box, trim) for box in faces]

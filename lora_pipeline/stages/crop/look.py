@@ -9,6 +9,7 @@ from lora_pipeline.manifest import Item, Made, Outcome, refresh
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Box, Record
+from lora_pipeline.stages.crop.framing import FIGURE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +28,6 @@ SMALL_PX = 128
 
 DIM_TO, BRIGHT_FROM = 180.0, 0.63
 """Where the brightest channel value (its 99.8th percentile, 0 to 255) is lower, the light is dim; from this mean luma (0 to 1) it is bright."""
-
-FIGURE = 1.3
-"""Half the width of the subject, shoulders and hair, in sides of the face's box."""
 
 
 @dataclass(frozen=True)

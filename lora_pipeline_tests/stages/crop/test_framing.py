@@ -105,3 +105,91 @@ def test_iou() -> None:
     assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
     assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
     assert iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+
+
+def across(region: Box, face: Box = FACE) -> float:
+    """Where the middle of the face lies, as a share of the region's width."""
+    return ((face[0] + face[2]) / 2 - region[0]) / (region[2] - region[0])
+
+
+@pytest.mark.parametrize(("yaw", "third"), [(25.0, 1 / 3), (-25.0, 2 / 3), (5.0, 2 / 3), (-5.0, 2 / 3)])
+def test_on_thirds_the_room_is_where_the_head_looks_and_chance_settles_the_frontal(yaw: float, third: float) -> None:
+    placing = Placing(thirds=True, yaw_deg=yaw, direction_deg=170.0)
+    assert across(square(PHOTO, FACE, "medium", placing)) == pytest.approx(third, abs=0.01)
+    far: Box = (2900, 600, 3100, 800)
+    assert across(square((0, 0, 6000, 3000), far, "full", placing), far) == pytest.approx(third, abs=0.01)
+    left, top, right, bottom = square(PHOTO, FACE, "medium", placing)
+    assert (600 + 0.3 * 200 - top) / (bottom - top) == pytest.approx(1 / 3, abs=0.01)  # the eyes
+    assert right - left == 760
+
+
+def test_on_thirds_no_head_is_cut_and_a_whole_body_keeps_its_feet() -> None:
+    left, top, right, _ = square(PHOTO, FACE, "close", Placing(thirds=True, yaw_deg=25.0))
+    assert left <= 900 - 0.15 * 200
+    assert top <= 600 - 0.5 * 200
+    assert right >= 1100 + 0.15 * 200
+    centred, placed = (square((0, 0, 4000, 4000), FACE, "full", Placing(thirds=thirds)) for thirds in (False, True))
+    assert centred[1] == placed[1]
+
+
+BESIDE: Box = (1300, 620, 1500, 820)
+"""A stranger whose face reaches into a medium crop about the middle of the photo."""
+
+
+def test_a_crop_moves_until_the_stranger_is_outside_and_no_farther() -> None:
+    before = square(PHOTO, FACE, "medium")
+    after = beside(before, PHOTO, FACE, Placing(avoid=(BESIDE,)))
+    assert before[2] > BESIDE[0]
+    head_from = BESIDE[0] - round(0.15 * 200)
+    assert after == (head_from - 760, before[1], head_from, before[3])  # the hair too, since there is room
+    assert after[2] >= 1000 + 1.3 * 200 - 10  # the subject's shoulders
+    assert 0.25 <= across(after) <= 0.75
+
+
+def test_a_crop_stays_where_moving_would_cut_the_subject_or_gain_nothing() -> None:
+    medium, close = square(PHOTO, FACE, "medium"), square(PHOTO, FACE, "close")
+    both = Placing(avoid=((520, 620, 720, 820), BESIDE, (1120, 620, 1240, 760)))
+    assert beside(medium, PHOTO, FACE, Placing(avoid=((1120, 620, 1320, 820),))) == medium  # at the very cheek
+    assert beside(close, PHOTO, FACE, Placing(avoid=((1000, 900, 1200, 1100),)))[3] >= 800 + 0.15 * 200
+    assert sum(box[0] < beside(medium, PHOTO, FACE, both)[2] for box in both.avoid) >= 1
+    assert beside(medium, PHOTO, FACE, Placing(avoid=((0, 0, 50, 50),))) == medium
+    narrow = (medium[0], 0, medium[2], 3000)  # no room in the photo
+    assert beside(medium, narrow, FACE, Placing(avoid=(BESIDE,))) == medium
+
+
+def test_text_is_avoided_too_but_after_faces() -> None:
+    before = square(PHOTO, FACE, "medium")
+    sign: Box = (before[0] - 50, 650, before[0] + 60, 700)
+    moved = beside(before, PHOTO, FACE, Placing(avoid_text=(sign,)))
+    assert moved[0] == sign[2]
+    both = beside(before, PHOTO, FACE, Placing(avoid=(BESIDE,), avoid_text=(sign,)))
+    assert both[2] <= BESIDE[0]  # the face is outside, the sign is not
+
+
+def test_in_the_plan_others_are_avoided_without_any_enlargement() -> None:
+    free, avoiding = (
+        plan(PHOTO, FACE, ("close", "medium", "full"), 512, 3, Placing(avoid=avoid)) for avoid in ((), (BESIDE,))
+    )
+    for one, other in zip(free, avoiding, strict=True):
+        assert one.region[2] - one.region[0] == other.region[2] - other.region[0]
+        assert one.reason == other.reason
+    assert free[1].region != avoiding[1].region
+
+
+SHAPES = ((384, 640), (448, 576), (512, 512), (576, 448), (640, 384))
+
+
+def test_a_crop_takes_the_buckets_shape_that_its_framing_wants() -> None:
+    cuts = {cut.framing: cut for cut in plan(PHOTO, FACE, ("close", "medium", "full"), 512, 3, shapes=SHAPES)}
+    assert {name: cut.size_px for name, cut in cuts.items()} == {
+        "close": (512, 512),
+        "medium": (448, 576),
+        "full": (384, 640),
+    }
+    for cut in cuts.values():
+        wide, high = cut.region[2] - cut.region[0], cut.region[3] - cut.region[1]
+        assert wide / high == pytest.approx(cut.size_px[0] / cut.size_px[1], abs=0.002)
+        assert cut.region[0] <= FACE[0] < FACE[2] <= cut.region[2]
+    full = cuts["full"].region
+    assert full[3] - full[1] == 2200  # 11 faces, in a photo whose square would be cut at 2000
+    assert plan((0, 0, 3000, 700), FACE, ("full",), 512, 3, shapes=SHAPES)[0].region[3] == 700
