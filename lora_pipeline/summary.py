@@ -32,8 +32,10 @@ def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) ->
             rows.append((step.noun, "did not run", "", "", "", ""))
     lines = [f"{work.subject.name}", *_columns(rows)]
     if faults:
-        return "\n".join([*lines, "", *faults])
-    return "\n".join([*lines, "", *_result(work)])
+        lines += ["", *faults]
+    if not faults or len(reports) == len(STEPS):  # a check that only warns stops nothing
+        lines += ["", *_result(work)]
+    return "\n".join(lines)
 
 
 def _result(work: Work) -> list[str]:

@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lora_pipeline.stages.crop.look import Look
+from lora_pipeline.stages.crop.shot import Shot
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 FAIR_SHARPNESS = 300.0
-"""Sharpness of a face (`Look.sharpness`) at which a picture is half as good as it can be; the least sharp face of the real photos has 309."""
+"""Sharpness of a face (`Shot.sharpness`) at which a picture is half as good as it can be; the least sharp face of the real photos has 309."""
 
 TURNED_DEG = 30.0
 """Two heads whose yaw differs by so much are turned as differently as can be."""
 
 LEAST_DIFFERENCE = 0.05
-"""Of what looks exactly like a chosen one: even then the sharper goes first."""
+"""Of what is exactly like a chosen one: even then the sharper goes first."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Candidate:
         group: what to call those like it ("close, frontal").
         yaw_deg: of the head, or None.
         enlarged: how many times it would be enlarged; under 1 if it is made smaller.
-        look: what was measured of the photo.
+        shot: what was measured of the photo.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Candidate:
     group: str
     yaw_deg: float | None
     enlarged: float
-    look: Look
+    shot: Shot
 
 
 def choose(
@@ -116,7 +116,7 @@ def _best_of(
     """In each round so many of the candidates at some places; what was chosen in a round counts in the next."""
     import numpy as np
 
-    sharpness = np.array([one.look.sharpness for one in candidates])
+    sharpness = np.array([one.shot.sharpness for one in candidates])
     good = sharpness / (sharpness + FAIR_SHARPNESS) / np.maximum(1, [one.enlarged for one in candidates])
     photos = np.unique([one.photo for one in candidates], return_inverse=True)[1]  # a number a photo
     cells = [name for name in sorted(plan) if plan[name]]
@@ -149,9 +149,9 @@ def _differences(candidates: Sequence[Candidate]) -> "Callable[[int], NDArray[np
     """A function that says how different each candidate is from the one at a place, 0 to 1."""
     import numpy as np
 
-    backgrounds = np.array([one.look.background for one in candidates])  # candidates × 64
+    backgrounds = np.array([one.shot.background for one in candidates])  # candidates × 64
     yaw = np.array([one.yaw_deg or 0.0 for one in candidates])
-    light = np.unique([one.look.light for one in candidates], return_inverse=True)[1]
+    light = np.unique([one.shot.light for one in candidates], return_inverse=True)[1]
     framing = np.unique([one.framing for one in candidates], return_inverse=True)[1]
 
     def differences(index: int) -> "NDArray[np.float64]":
@@ -171,7 +171,7 @@ def _reasons(
         groups.setdefault(one.group, []).append(one)
     reasons: dict[str, str] = {}
     for group, all_of_it in groups.items():
-        ranked = sorted(all_of_it, key=lambda one: (-one.look.sharpness, one.id))
+        ranked = sorted(all_of_it, key=lambda one: (-one.shot.sharpness, one.id))
         enough = sum(one.id in took for one in ranked)
         for rank, one in enumerate(ranked, start=1):
             if one.id in took:

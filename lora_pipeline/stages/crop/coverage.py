@@ -5,14 +5,15 @@ Left and right are the picture's: a head whose nose points to the picture's left
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import KNOWN_ONLY, Face, Record
 from lora_pipeline.settings import COVERED, CropSettings
-from lora_pipeline.stages.crop.look import Look
+from lora_pipeline.stages.crop.shot import Shot
 from lora_pipeline.store import write_text
 
 COVERAGE = "coverage.json"
@@ -21,7 +22,7 @@ FRONTAL_TO_DEG, PROFILE_FROM_DEG = 12.0, 45.0
 """Yaw under which a head faces the camera, and from which it is seen from its side. Measured yaw is good to about ±10° and ends at 60°."""
 
 LEVEL_TO_DEG = 12.0
-"""Pitch under which a head looks neither up nor down."""
+"""Pitch, from the median of the person's own (it is measured on a mean head, which theirs is not), to which a head looks straight ahead."""
 
 SAME_BACKGROUND = 0.3
 """Backgrounds that share all but so much of their colours are one. Of the drawn subject's photos, walls of one colour in one light differ by
@@ -118,22 +119,31 @@ def yaw_cell(yaw_deg: float) -> str:
     return f"{turned} {'right' if yaw_deg > 0 else 'left'}"
 
 
-def shown(face: Face | None, look: Look | None) -> tuple[str, ...]:
+def shown(face: Face | None, shot: Shot | None, level_deg: float = 0.0) -> tuple[str, ...]:
     """What a photo shows, in the plan's names, but for framings and backgrounds.
 
     Of a face that the detector did not find (turned away, half hidden), the angle is a guess, and none is told.
+
+    Args:
+        level_deg: the pitch of a head that looks straight ahead: `level`.
     """
-    cells = [look.light] if look else []
+    cells = [shot.light] if shot else []
     if face is None or face.confidence == KNOWN_ONLY:
         return tuple(cells)
     cells.append(yaw_cell(face.yaw_deg))
     pitch_deg: float | None = getattr(face, "pitch_deg", None)
-    if pitch_deg is not None and abs(pitch_deg) >= LEVEL_TO_DEG:
-        cells.append("up" if pitch_deg > 0 else "down")
+    if pitch_deg is not None and abs(pitch_deg - level_deg) >= LEVEL_TO_DEG:
+        cells.append("up" if pitch_deg > level_deg else "down")
     expression: Sequence[tuple[str, float]] = getattr(face, "expression", ())
     if expression:
         cells.append(f"expression {max(expression, key=lambda scored: scored[1])[0]}")
     return tuple(cells)
+
+
+def level(faces: Iterable[Face]) -> float:
+    """The median pitch of a person's faces (degrees, positive when the nose points up); 0 where none is measured."""
+    pitches: list[float] = [pitch for face in faces if (pitch := getattr(face, "pitch_deg", None)) is not None]
+    return median(pitches) if pitches else 0.0
 
 
 def unlike(one: Sequence[float], other: Sequence[float]) -> float:
@@ -141,30 +151,31 @@ def unlike(one: Sequence[float], other: Sequence[float]) -> float:
     return 1 - sum(map(min, one, other))
 
 
-def kinds(looks: Sequence[Look]) -> int:
+def kinds(shots: Sequence[Shot]) -> int:
     """How many different backgrounds there are: each one that is unlike all before it is a new one."""
-    seen: list[Look] = []
-    for look in looks:
-        if all(unlike(look.background, other.background) > SAME_BACKGROUND for other in seen):
-            seen.append(look)
+    seen: list[Shot] = []
+    for shot in shots:
+        if all(unlike(shot.background, other.background) > SAME_BACKGROUND for other in seen):
+            seen.append(shot)
     return len(seen)
 
 
-def cover(made: Manifest, faces: Mapping[str, Face], looks: Mapping[str, Look], settings: CropSettings) -> Coverage:
+def cover(made: Manifest, faces: Mapping[str, Face], shots: Mapping[str, Shot], settings: CropSettings) -> Coverage:
     """Count what the kept crops show.
 
     Args:
         made: rows are `records.Crop`.
         faces: photo's id → the subject's face on it.
-        looks: photo's id → what was measured of it.
+        shots: photo's id → what was measured of it.
         settings: the plan and the shares that are asked for.
     """
     by_cell: dict[str, set[str]] = {}
+    level_deg = level(faces.values())
     framings: dict[str, int] = {}
     for row in made.kept:
         photo, framing = str(row.data["photo"]), str(row.data["framing"])
         framings[framing] = framings.get(framing, 0) + 1
-        for name in (framing, *shown(faces.get(photo), looks.get(photo))):
+        for name in (framing, *shown(faces.get(photo), shots.get(photo), level_deg)):
             by_cell.setdefault(name, set()).add(photo)
     photos = sorted({str(row.data["photo"]) for row in made.kept})
     expressions = sorted({name for name in (*by_cell, *settings.coverage) if name.startswith("expression ")})
@@ -185,7 +196,7 @@ def cover(made: Manifest, faces: Mapping[str, Face], looks: Mapping[str, Look], 
         )
         for name in names
     ]
-    different = kinds([looks[photo] for photo in photos if photo in looks])
+    different = kinds([shots[photo] for photo in photos if photo in shots])
     cells.append(Cell(BACKGROUNDS, BACKGROUNDS, different, settings.coverage.get(BACKGROUNDS, 0)))
     asked, total = shares(settings), max(1, len(made.kept))
     return Coverage(

@@ -1,4 +1,4 @@
-"""The stage: search, decide, plan, look, choose, cut, count."""
+"""The stage: search, decide, plan, measure, choose, cut, count."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import KNOWN_ONLY, Box, Crop, Face, Framing, Kind, Quality, State, Value
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.choice import Candidate, choose
-from lora_pipeline.stages.crop.coverage import Coverage, cover, shares, shown, yaw_cell
+from lora_pipeline.stages.crop.coverage import Coverage, cover, level, shares, shown, yaw_cell
 from lora_pipeline.stages.crop.framing import Cut, Placing, Size, inside, plan
-from lora_pipeline.stages.crop.look import LOOKS, Look, Looked, look_at
 from lora_pipeline.stages.crop.search import Searched, SearchSettings, faces_of, find_faces
+from lora_pipeline.stages.crop.shot import SHOTS, Pictured, Shot, measure_shots
 from lora_pipeline.stages.crop.whose import Faces, decide, decided_faces, write_decided
 from lora_pipeline.store import digest_file
 
@@ -106,21 +106,24 @@ def crop(
         id: _planned(photo, found.get(id, ()), failed.get(id, ""), settings, kind, shapes)
         for id, photo in photos.items()
     }
-    looked = look_at(
+    measured = measure_shots(
         {
-            id: Looked(Path(one.photo.path), one.photo.digest, one.photo.trim, one.subject.box if one.subject else None)
+            id: Pictured(
+                Path(one.photo.path), one.photo.digest, one.photo.trim, one.subject.box if one.subject else None
+            )
             for id, one in planned.items()
             if one.cuts
         },
         folder,
         progress,
     )
-    looks = {row.id: Look.of(row) for row in looked.manifest.kept}
-    planned = {id: _sharp(one, looks.get(id), settings.min_face_sharpness) for id, one in planned.items()}
+    shots = {row.id: Shot.of(row) for row in measured.manifest.kept}
+    planned = {id: _sharp(one, shots.get(id), settings.min_face_sharpness) for id, one in planned.items()}
+    level_deg = level(one.subject for one in planned.values() if one.subject)
     candidates = [
-        _candidate(id, one, cut, looks[id])
+        _candidate(id, one, cut, shots[id], level_deg)
         for id, one in planned.items()
-        if id in looks
+        if id in shots
         for cut in one.cuts
         if not cut.reason
     ]
@@ -137,14 +140,15 @@ def crop(
     )
     if not is_planning():
         coverage(folder, settings).save(folder)
-    return Outcome(cut.manifest, cut.report + Report(seconds=seconds + looked.report.seconds))
+    return Outcome(cut.manifest, cut.report + Report(seconds=seconds + measured.report.seconds))
 
 
 def coverage(folder: Path, settings: CropSettings) -> Coverage:
     """What the crops show that the stage last made, and what is missing of the plan as it is now; nothing if it has not run."""
-    subjects = {id: face for id, faces in decided_faces(folder).items() for face in faces if face.whose == "subject"}
-    looks = {row.id: Look.of(row) for row in read(folder, LOOKS).kept}
-    return cover(read(folder), subjects, looks, settings)
+    faces = {id: [one for one in found if one.whose == "subject"] for id, found in decided_faces(folder).items()}
+    subjects = {id: max(found, key=_area) for id, found in faces.items() if found}
+    shots = {row.id: Shot.of(row) for row in read(folder, SHOTS).kept}
+    return cover(read(folder), subjects, shots, settings)
 
 
 def _reference(path: Path, folder: Path, search: SearchSettings) -> tuple[float, ...]:
@@ -159,14 +163,17 @@ def _reference(path: Path, folder: Path, search: SearchSettings) -> tuple[float,
         raise SubjectError(
             f"no face is found on the reference photo {path}; name another as `reference` in subject.yaml"
         )
-    largest = max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
-    return largest.descriptor
+    return max(faces, key=_area).descriptor
+
+
+def _area(face: Face) -> int:
+    return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
 
 
 def _planned(
     photo: Quality, faces: Sequence[Face], failed: str, settings: CropSettings, kind: Kind, shapes: Sequence[Size]
 ) -> _Planned:
-    subject = next((face for face in faces if face.whose == "subject"), None)
+    subject = max((face for face in faces if face.whose == "subject"), key=_area, default=None)
     others = tuple(face for face in faces if face is not subject)
     if failed:
         return _Planned(photo, subject, others, refused=failed, state="failed")
@@ -187,7 +194,7 @@ def _planned(
         int(photo.digest[:8], 16) / 16**8 * 360,
         settings.placement == "thirds",
         subject.yaw_deg if subject else 0.0,
-        tuple(face.box for face in others) if settings.avoid_others else (),
+        tuple(face.box for face in others if face.whose in {"stranger", "unsure"}) if settings.avoid_others else (),
         texts if settings.avoid_others else (),
     )
     cuts = plan(
@@ -202,16 +209,16 @@ def _planned(
     return _Planned(photo, subject, others, tuple(cuts))
 
 
-def _sharp(one: _Planned, look: Look | None, least: float) -> _Planned:
+def _sharp(one: _Planned, shot: Shot | None, least: float) -> _Planned:
     """The same, or refused for a face that is out of focus. Of a face that the detector did not find there may be only hair to see."""
-    if look is None or one.subject is None or one.subject.confidence == KNOWN_ONLY or look.sharpness >= least:
+    if shot is None or one.subject is None or one.subject.confidence == KNOWN_ONLY or shot.sharpness >= least:
         return one
-    words = f"the subject's face is blurred: its sharpness is {look.sharpness:g}, at least {least:g} is asked for"
+    words = f"the subject's face is blurred: its sharpness is {shot.sharpness:g}, at least {least:g} is asked for"
     return replace(one, cuts=(), refused=words)
 
 
-def _candidate(id: str, one: _Planned, cut: Cut, look: Look) -> Candidate:
-    shows, yaw = shown(one.subject, look), one.subject.yaw_deg if one.subject else None
+def _candidate(id: str, one: _Planned, cut: Cut, shot: Shot, level_deg: float) -> Candidate:
+    shows, yaw = shown(one.subject, shot, level_deg), one.subject.yaw_deg if one.subject else None
     return Candidate(
         f"{id}@{cut.framing}",
         id,
@@ -220,7 +227,7 @@ def _candidate(id: str, one: _Planned, cut: Cut, look: Look) -> Candidate:
         cut.framing if yaw is None else f"{cut.framing}, {yaw_cell(yaw)}",
         yaw,
         cut.size_px[0] / (cut.region[2] - cut.region[0]),
-        look,
+        shot,
     )
 
 

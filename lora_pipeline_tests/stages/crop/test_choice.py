@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lora_pipeline.stages.crop.choice import Candidate, choose, ordinal, pictures, quotas
-from lora_pipeline.stages.crop.look import Look
+from lora_pipeline.stages.crop.shot import Shot
 
 SHARES = {"close": 0.5, "medium": 0.3, "full": 0.2}
 
@@ -21,10 +21,10 @@ def one(
     enlarged: float = 1.0,
 ) -> Candidate:
     background = tuple(float(number == colour) for number in range(64))
-    look = Look(sharpness, "soft", background)
+    shot = Shot(sharpness, "soft", background)
     id = f"p{photo:03d}.jpg"
     return Candidate(
-        f"{id}@{framing}", id, framing, (framing, yaw, "soft"), f"{framing}, {yaw}", yaw_deg, enlarged, look
+        f"{id}@{framing}", id, framing, (framing, yaw, "soft"), f"{framing}, {yaw}", yaw_deg, enlarged, shot
     )
 
 

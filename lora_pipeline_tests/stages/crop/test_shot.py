@@ -13,7 +13,7 @@ from lora_pipeline.pictures import open_upright
 from lora_pipeline.records import Box
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.coverage import SAME_BACKGROUND, unlike
-from lora_pipeline.stages.crop.look import colours, look
+from lora_pipeline.stages.crop.shot import colours, measure
 
 REAL = Path(__file__).parents[4] / "shared" / "data"
 SUBJECT = random_identity(np.random.default_rng(3), "woman")
@@ -29,7 +29,7 @@ def drawn(scene: Scene, blur_px: float = 0.0) -> tuple[Image.Image, Box]:
 
 def seen(scene: Scene, blur_px: float = 0.0):
     picture, face = drawn(scene, blur_px)
-    return look(picture, (0, 0, *picture.size), face)
+    return measure(picture, (0, 0, *picture.size), face)
 
 
 @pytest.mark.parametrize("light", ["bright", "soft", "dim"])
@@ -44,8 +44,8 @@ def test_it_is_the_face_that_is_measured() -> None:
     picture, face = drawn(SCENE)
     part = picture.crop(face).filter(ImageFilter.GaussianBlur(6))
     picture.paste(part, face[:2])
-    assert look(picture, (0, 0, *picture.size), face).sharpness < THRESHOLD
-    assert look(picture, (0, 0, *picture.size), None).sharpness > THRESHOLD
+    assert measure(picture, (0, 0, *picture.size), face).sharpness < THRESHOLD
+    assert measure(picture, (0, 0, *picture.size), None).sharpness > THRESHOLD
 
 
 def test_dim_light_is_told() -> None:
@@ -66,7 +66,7 @@ def test_what_was_cut_off_is_not_seen() -> None:
     barred = Image.new("RGB", (880, 360), "black")
     barred.paste(picture, (200, 0))
     moved = (face[0] + 200, face[1], face[2] + 200, face[3])
-    assert look(barred, (200, 0, 680, 360), moved) == look(picture, (0, 0, 480, 360), face)
+    assert measure(barred, (200, 0, 680, 360), moved) == measure(picture, (0, 0, 480, 360), face)
 
 
 def test_colours_are_dealt_out_to_the_steps_between_which_they_lie() -> None:
@@ -87,6 +87,6 @@ def test_every_real_face_is_sharp_and_none_is_out_of_focus() -> None:
         )
         face: Box = (round(x), round(y), round(x + w), round(y + h))
         trim: Box = (0, 0, *picture.size)
-        assert look(picture, trim, face).sharpness > 10 * THRESHOLD, row["file"]
+        assert measure(picture, trim, face).sharpness > 10 * THRESHOLD, row["file"]
         soft = picture.filter(ImageFilter.GaussianBlur(0.012 * min(picture.size)))
-        assert look(soft, trim, face).sharpness < THRESHOLD, row["file"]
+        assert measure(soft, trim, face).sharpness < THRESHOLD, row["file"]

@@ -1,4 +1,4 @@
-"""What a photo looks like at the subject's face and around it: measured once a photo, and remembered."""
+"""How a photo is shot at the subject's face and around it: measured once a photo, and remembered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-LOOKS = "looks"
-LOOK_VERSION = "1"
+SHOTS = "shots"
+SHOT_VERSION = "1"
 
 FACE_PX = 96
 """Height to which a face is brought. Measured at it: in-focus faces of the drawn subject 439 to 3251 and of the real photos 246 to
@@ -31,13 +31,14 @@ DIM_TO, BRIGHT_FROM = 180.0, 0.63
 
 
 @dataclass(frozen=True)
-class Look(Record):
+class Shot(Record):
     """What is measured of a photo.
 
     Args:
         sharpness: variance of the Laplacian (Pech-Pacheco et al. 2000) of the luma (0 to 255) inside the face's box, brought to
             `FACE_PX` of height; of the whole picture, brought to that height, where there is no face.
-        light: bright, soft or dim.
+        light: bright, soft or dim. Of the drawn photos, dim light is told from the others in all; bright is taken for soft, or soft
+            for bright, where the walls are dark, or white (6 of 17).
         background: shares of 64 colours (4 × 4 × 4 steps of red, green and blue, blue fastest) outside the subject's figure,
             each pixel dealt out to the steps that it lies between; their sum is 1.
     """
@@ -48,8 +49,8 @@ class Look(Record):
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A photo to look at: its file, what must be in it, what of it may be used, and the subject's face in it."""
+class Pictured:
+    """A photo to be measured: its file, what must be in it, what of it may be used, and the subject's face in it."""
 
     path: Path
     digest: str
@@ -57,8 +58,8 @@ class Looked:
     face: Box | None
 
 
-def look_at(photos: Mapping[str, Looked], folder: Path, progress: Progress = silent) -> Outcome:
-    """The look of each photo: a row a photo, its data those of `Look`."""
+def measure_shots(photos: Mapping[str, Pictured], folder: Path, progress: Progress = silent) -> Outcome:
+    """How each photo is shot: a row a photo, its data those of `Shot`."""
     items = [
         Item(id, [photo.digest, list(photo.trim), list(photo.face) if photo.face else None], photo)
         for id, photo in photos.items()
@@ -66,17 +67,17 @@ def look_at(photos: Mapping[str, Looked], folder: Path, progress: Progress = sil
     return refresh(
         folder,
         items,
-        lambda photo, _: Made(look(open_upright(photo.path), photo.trim, photo.face).data()),
+        lambda photo, _: Made(measure(open_upright(photo.path), photo.trim, photo.face).data()),
         settings=None,
-        code_version=LOOK_VERSION,
-        name=LOOKS,
-        what="look at faces",
+        code_version=SHOT_VERSION,
+        name=SHOTS,
+        what="measure faces",
         workers=0,
         progress=progress,
     )
 
 
-def look(picture: "Image", trim: Box, face: Box | None) -> Look:
+def measure(picture: "Image", trim: Box, face: Box | None) -> Shot:
     """Measure an upright RGB photo.
 
     Args:
@@ -95,7 +96,7 @@ def look(picture: "Image", trim: Box, face: Box | None) -> Look:
     scale = SMALL_PX / max(trim[2] - trim[0], trim[3] - trim[1])
     size = (max(1, round((trim[2] - trim[0]) * scale)), max(1, round((trim[3] - trim[1]) * scale)))
     pixels = np.asarray(picture.crop(trim).resize(size, Image.Resampling.BOX), dtype=np.float64)  # H×W×3, 0 to 255
-    return Look(
+    return Shot(
         sharpness=round(float((around - 4 * luma[1:-1, 1:-1]).var()), 1),
         light=_light(pixels),
         background=tuple(round(float(share), 4) for share in colours(_behind(pixels, trim, face, scale))),
