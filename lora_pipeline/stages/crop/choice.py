@@ -84,7 +84,8 @@ def choose(
         rounds = [(list(range(len(ordered))), best)]
     else:
         return {}
-    return _reasons(ordered, _best_of(ordered, rounds, plan), shares)
+    chosen, nearest = _best_of(ordered, rounds, plan)
+    return _reasons(ordered, chosen, nearest, shares)
 
 
 def pictures(there: Mapping[str, int], shares: Mapping[str, float], photos: int) -> int:
@@ -112,8 +113,12 @@ def quotas(there: Mapping[str, int], shares: Mapping[str, float], total: int) ->
 
 def _best_of(
     candidates: Sequence[Candidate], rounds: Sequence[tuple[Sequence[int], int]], plan: Mapping[str, int]
-) -> list[Candidate]:
-    """In each round so many of the candidates at some places; what was chosen in a round counts in the next."""
+) -> tuple[list[Candidate], list[Candidate]]:
+    """In each round so many of the candidates at some places; what was chosen in a round counts in the next.
+
+    Returns:
+        Those chosen; and for each candidate the one of them that is most like it.
+    """
     import numpy as np
 
     sharpness = np.array([one.shot.sharpness for one in candidates])
@@ -124,6 +129,7 @@ def _best_of(
     asked = np.array([plan[name] for name in cells], dtype=float)
     counted = np.zeros(len(cells))
     new, difference = np.ones(len(candidates)), np.ones(len(candidates))
+    nearest = np.zeros(len(candidates), dtype=int)
     differences = _differences(candidates)
     chosen: list[int] = []
     for places, number in rounds:
@@ -141,8 +147,10 @@ def _best_of(
             new[same] = 0
             # A photo fills a cell once, however many pictures of it are chosen.
             fills[np.ix_(same, fills[index] > 0)] = 0
-            np.minimum(difference, differences(index), out=difference)
-    return [candidates[index] for index in chosen]
+            now = differences(index)
+            nearest[now < difference] = index
+            np.minimum(difference, now, out=difference)
+    return [candidates[index] for index in chosen], [candidates[index] for index in nearest]
 
 
 def _differences(candidates: Sequence[Candidate]) -> "Callable[[int], NDArray[np.float64]]":
@@ -163,9 +171,13 @@ def _differences(candidates: Sequence[Candidate]) -> "Callable[[int], NDArray[np
 
 
 def _reasons(
-    candidates: Sequence[Candidate], chosen: Sequence[Candidate], shares: Mapping[str, float]
+    candidates: Sequence[Candidate],
+    chosen: Sequence[Candidate],
+    nearest: Sequence[Candidate],
+    shares: Mapping[str, float],
 ) -> dict[str, str]:
     took = {one.id for one in chosen}
+    like = {one.id: other.id for one, other in zip(candidates, nearest, strict=True)}
     groups: dict[str, list[Candidate]] = {}
     for one in candidates:
         groups.setdefault(one.group, []).append(one)
@@ -186,6 +198,8 @@ def _reasons(
             )
             elsewhere = sorted({other.framing for other in chosen if other.photo == one.photo})
             also = f"; its photo is there as {', '.join(elsewhere)}" if elsewhere else ""
+            if not elsewhere and any(other.id in took for other in ranked[rank:]):  # though it is sharper
+                also = f"; of those chosen, {like[one.id]} is the most like it"
             reasons[one.id] = f"left out: {told}, it is the {ordinal(rank)} sharpest{also}"
     return reasons
 

@@ -121,6 +121,11 @@ def test_every_one_that_is_left_out_is_told_why() -> None:
     many = [one(photo, framing, sharpness=900 - photo) for photo in range(4) for framing in ("close", "medium", "full")]
     reasons = choose(many, 0, {"close": 0.5, "medium": 0.5}, {})
     assert reasons == {f"p00{photo}.jpg@full": "left out: the shares of framings have no full" for photo in range(4)}
+    reasons = choose([one(0), one(1, sharpness=590), one(2, sharpness=500, colour=1)], 2, {}, {})
+    assert reasons == {
+        "p001.jpg@close": "left out: 2 of 3 close, frontal are enough, it is the 2nd sharpest; "
+        "of those chosen, p000.jpg@close is the most like it"
+    }
     reasons = choose([one(0, sharpness=900), one(0, "medium"), one(1, colour=1)], 2, {}, {"close": 2})
     assert reasons == {
         "p000.jpg@medium": "left out: of the 1 medium, frontal none is wanted, it is the 1st sharpest; its photo is there as close"
