@@ -91,12 +91,13 @@ def enough_photos(work: Work, made: Manifest) -> dg.AssetCheckResult:
 
 def one_identity(work: Work, made: Manifest, photos: int) -> dg.AssetCheckResult:
     """The subject's face is in most of the kept photos."""
-    shown = len({str(row.data["photo"]) for row in made.kept})
+    # Where fewer crops are wanted than there are, photos that show the subject have none: their rows have a framing all the same.
+    shown = len({str(row.data["photo"]) for row in made.rows if row.state == "kept" or "framing" in row.data})
     share, needed = shown / max(photos, 1), work.settings.check.min_subject_share
     words = f"the subject is in {shown} of {photos} kept photos ({share:.0%}); at least {needed:.0%} are needed"
     if share < needed:
         words += ". Is there a photo to know the face by? Name it as `reference` in subject.yaml"
-    return result(ONE_IDENTITY, shown > 0 and share >= needed, words)
+    return result(ONE_IDENTITY, bool(made.kept) and share >= needed, words)
 
 
 def covered(work: Work, coverage: Coverage) -> dg.AssetCheckResult:

@@ -5,12 +5,12 @@ from pathlib import Path
 import dagster as dg
 
 from lora_pipeline import flow
-from lora_pipeline.assets.checks import COVERAGE, covered
+from lora_pipeline.assets.checks import COVERAGE, covered, one_identity
 from lora_pipeline.assets.crop import coverage_table
 from lora_pipeline.assets.launchpad import given, launchpad
 from lora_pipeline.definitions import defs
 from lora_pipeline.flow import Work
-from lora_pipeline.manifest import Report, write
+from lora_pipeline.manifest import Manifest, Report, write
 from lora_pipeline.records import Crop, Face, Row
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.whose import write_decided
@@ -65,6 +65,19 @@ def test_what_is_missing_is_a_warning_that_stops_nothing(tmp_path: Path) -> None
     assert covered(fine, flow.coverage(fine)).passed
     unplanned = covered(fine, flow.coverage(work(tmp_path, coverage={})))
     assert unplanned.passed
+
+
+def test_photos_that_were_not_chosen_show_the_subject_too(tmp_path: Path) -> None:
+    kept = Row("a.jpg@close", "k", data=Crop("a.jpg", "close", (0, 0, 9, 9), 9, 9).data())
+    others = [
+        Row(f"{id}.jpg@close", "k", "dropped", "left out: 1 is enough", {"photo": f"{id}.jpg", "framing": "close"})
+        for id in "bc"
+    ]
+    nobody = Row("d.jpg", "k", "dropped", "no face found", {"photo": "d.jpg"})
+    told = one_identity(work(tmp_path), Manifest(tmp_path, (kept, *others, nobody)), 4)
+    assert told.passed
+    assert str(told.description).startswith("the subject is in 3 of 4 kept photos")
+    assert not one_identity(work(tmp_path), Manifest(tmp_path, (*others, nobody)), 4).passed
 
 
 def test_a_warning_hides_no_result(tmp_path: Path) -> None:
