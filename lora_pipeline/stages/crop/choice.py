@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lora_pipeline.stages.crop.shot import Shot
+from lora_pipeline.stages.crop.shot import Shot, unlike
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,9 +163,10 @@ def _differences(candidates: Sequence[Candidate]) -> "Callable[[int], NDArray[np
     framing = np.unique([one.framing for one in candidates], return_inverse=True)[1]
 
     def differences(index: int) -> "NDArray[np.float64]":
-        unlike = 1 - np.minimum(backgrounds, backgrounds[index]).sum(1)
         turned = np.minimum(1, abs(yaw - yaw[index]) / TURNED_DEG)
-        return (unlike + turned + (light != light[index]) + (framing != framing[index])) / 4
+        return (
+            unlike(backgrounds, backgrounds[index]) + turned + (light != light[index]) + (framing != framing[index])
+        ) / 4
 
     return differences
 

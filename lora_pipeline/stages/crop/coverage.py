@@ -13,7 +13,7 @@ from statistics import median
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import KNOWN_ONLY, Face, Record
 from lora_pipeline.settings import COVERED, CropSettings
-from lora_pipeline.stages.crop.shot import Shot
+from lora_pipeline.stages.crop.shot import Shot, unlike
 from lora_pipeline.store import write_text
 
 COVERAGE = "coverage.json"
@@ -146,17 +146,15 @@ def level(faces: Iterable[Face]) -> float:
     return median(pitches) if pitches else 0.0
 
 
-def unlike(one: Sequence[float], other: Sequence[float]) -> float:
-    """How much of their colours two backgrounds do not share, 0 to 1: Swain and Ballard 1991, "Color indexing", 1 less equation 1."""
-    return 1 - sum(map(min, one, other))
-
-
 def kinds(shots: Sequence[Shot]) -> int:
     """How many different backgrounds there are: each one that is unlike all before it is a new one."""
-    seen: list[Shot] = []
-    for shot in shots:
-        if all(unlike(shot.background, other.background) > SAME_BACKGROUND for other in seen):
-            seen.append(shot)
+    import numpy as np
+
+    backgrounds = np.array([shot.background for shot in shots]).reshape(len(shots), -1)
+    seen: list[int] = []
+    for number, background in enumerate(backgrounds):
+        if (unlike(backgrounds[seen], background) > SAME_BACKGROUND).all():
+            seen.append(number)
     return len(seen)
 
 

@@ -139,3 +139,13 @@ def colours(pixels: "NDArray[np.float64]") -> "NDArray[np.float64]":
         weight = np.where(np.array(corner), over, 1 - over).prod(1)
         np.add.at(counts, tuple((low + np.array(corner)).T), weight)
     return (counts / len(pixels)).ravel()
+
+
+def unlike(backgrounds: "NDArray[np.float64]", other: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """How much of their colours backgrounds (N×64) do not share with another, each 0 to 1.
+
+    One less the intersection of the histograms: Swain and Ballard 1991, "Color indexing", section 3.1.
+    """
+    import numpy as np
+
+    return 1 - np.minimum(backgrounds, other).sum(-1)

@@ -85,6 +85,9 @@ def test_a_photo_fills_a_cell_once() -> None:
     both = [one(0, framing, "profile left", yaw_deg=-50, sharpness=900) for framing in ("close", "medium")]
     other = one(1, "close", "profile left", yaw_deg=-50, sharpness=300, colour=1)
     assert other.id in taken([*both, other], 2, plan={"profile left": 2})
+    others = [one(1, framing, sharpness=950, colour=1) for framing in ("close", "medium")]
+    ids = taken([*both, *others], 3, plan={"profile left": 2})
+    assert ids == ["p000.jpg@close", "p001.jpg@close", "p001.jpg@medium"]
 
 
 def test_another_background_goes_before_a_little_more_sharpness() -> None:
@@ -106,6 +109,8 @@ def test_neither_order_nor_chance_matters() -> None:
     ]
     plan = {"profile left": 6, "frontal": 9}
     expected = choose(candidates, 25, SHARES, plan)
+    alike = [one(photo) for photo in range(5)]
+    assert sorted(taken(alike, 2)) == sorted(taken(alike[::-1], 2)) == ["p000.jpg@close", "p001.jpg@close"]
     rng.shuffle(candidates)
     assert choose(candidates, 25, SHARES, plan) == expected
     assert len(expected) == 65

@@ -13,9 +13,9 @@ from lora_pipeline.manifest import Manifest, Outcome, Stale, planning
 from lora_pipeline.records import KNOWN_ONLY, Box, Crop, Face, Row
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop import coverage, crop
-from lora_pipeline.stages.crop.coverage import Cell, cover, kinds, level, shown, unlike, yaw_cell
+from lora_pipeline.stages.crop.coverage import Cell, cover, kinds, level, shown, yaw_cell
 from lora_pipeline.stages.crop.framing import iou
-from lora_pipeline.stages.crop.shot import Shot
+from lora_pipeline.stages.crop.shot import Shot, unlike
 
 SUBJECT, STRANGER = (random_identity(np.random.default_rng(seed), word) for seed, word in ((3, "woman"), (8, "man")))
 SCENE = Scene("medium", size_px=(480, 360))
@@ -111,7 +111,9 @@ def test_of_things_there_are_no_angles() -> None:
 
 def test_backgrounds_that_share_their_colours_are_one() -> None:
     half = Shot(1.0, "soft", tuple({0: 0.8, 1: 0.2}.get(number, 0.0) for number in range(64)))
-    assert unlike(shot(0).background, half.background) == pytest.approx(0.2)
+    assert unlike(np.array([shot(0).background, shot(2).background]), np.array(half.background)) == pytest.approx(
+        np.array([0.2, 1.0])
+    )
     assert kinds([shot(0), half, shot(1), shot(0)]) == 2
     assert kinds([]) == 0
 

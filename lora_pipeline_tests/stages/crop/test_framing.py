@@ -128,8 +128,12 @@ def test_on_thirds_no_head_is_cut_and_a_whole_body_keeps_its_feet() -> None:
     assert left <= 900 - 0.15 * 200
     assert top <= 600 - 0.5 * 200
     assert right >= 1100 + 0.15 * 200
-    centred, placed = (square((0, 0, 4000, 4000), FACE, "full", Placing(thirds=thirds)) for thirds in (False, True))
-    assert centred[1] == placed[1]
+    for framing, stays in (("full", True), ("medium", False)):
+        centred, placed = (
+            plan((0, 0, 4000, 4000), FACE, (framing,), 512, 3, Placing(thirds=thirds))[0].region
+            for thirds in (False, True)
+        )
+        assert (centred[1] == placed[1]) == stays
 
 
 BESIDE: Box = (1300, 620, 1500, 820)
@@ -150,6 +154,15 @@ def test_a_crop_stays_where_moving_would_cut_the_subject_or_gain_nothing() -> No
     medium, close = square(PHOTO, FACE, "medium"), square(PHOTO, FACE, "close")
     both = Placing(avoid=((520, 620, 720, 820), BESIDE, (1120, 620, 1240, 760)))
     assert beside(medium, PHOTO, FACE, Placing(avoid=((1120, 620, 1320, 820),))) == medium  # at the very cheek
+    for stranger in (
+        (1200, 620, 1400, 820),
+        (600, 620, 800, 820),
+    ):  # the head would stay whole, the shoulders would not
+        assert beside(medium, PHOTO, FACE, Placing(avoid=(stranger,))) == medium
+    wide = (0, 0, 6000, 3000)
+    full = square(wide, (2900, 600, 3100, 800), "full")
+    far = (3400, 600, 3600, 800)  # outside only if the subject stood at the edge
+    assert beside(full, wide, (2900, 600, 3100, 800), Placing(avoid=(far,))) == full
     assert beside(close, PHOTO, FACE, Placing(avoid=((1000, 900, 1200, 1100),)))[3] >= 800 + 0.15 * 200
     assert sum(box[0] < beside(medium, PHOTO, FACE, both)[2] for box in both.avoid) >= 1
     assert beside(medium, PHOTO, FACE, Placing(avoid=((0, 0, 50, 50),))) == medium
@@ -190,6 +203,7 @@ def test_a_crop_takes_the_buckets_shape_that_its_framing_wants() -> None:
         wide, high = cut.region[2] - cut.region[0], cut.region[3] - cut.region[1]
         assert wide / high == pytest.approx(cut.size_px[0] / cut.size_px[1], abs=0.002)
         assert cut.region[0] <= FACE[0] < FACE[2] <= cut.region[2]
-    full = cuts["full"].region
+    medium, full = cuts["medium"].region, cuts["full"].region
+    assert medium[3] - medium[1] == 860  # 4.3 faces: to the waist
     assert full[3] - full[1] == 2200  # 11 faces, in a photo whose square would be cut at 2000
     assert plan((0, 0, 3000, 700), FACE, ("full",), 512, 3, shapes=SHAPES)[0].region[3] == 700

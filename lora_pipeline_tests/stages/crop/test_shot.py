@@ -12,8 +12,8 @@ from lora_pipeline.demo.world import Scene, draw, random_identity
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.records import Box
 from lora_pipeline.settings import CropSettings
-from lora_pipeline.stages.crop.coverage import SAME_BACKGROUND, unlike
-from lora_pipeline.stages.crop.shot import colours, measure
+from lora_pipeline.stages.crop.coverage import SAME_BACKGROUND
+from lora_pipeline.stages.crop.shot import colours, measure, unlike
 
 REAL = Path(__file__).parents[4] / "shared" / "data"
 SUBJECT = random_identity(np.random.default_rng(3), "woman")
@@ -56,9 +56,12 @@ def test_dim_light_is_told() -> None:
 
 def test_a_background_is_one_whatever_the_person_wears_and_another_in_another_colour() -> None:
     red = replace(SCENE, background_colour="red", shirt_colour="white")
-    assert unlike(seen(red).background, seen(replace(red, shirt_colour="black")).background) < 0.1
-    assert unlike(seen(red).background, seen(replace(red, background_colour="green")).background) > 0.7
-    assert unlike(seen(red).background, seen(replace(red, framing="full")).background) < SAME_BACKGROUND
+    others = [{"shirt_colour": "black"}, {"framing": "full"}, {"background_colour": "green"}]
+    backgrounds = np.array([seen(replace(red, **changes)).background for changes in others])  # type: ignore[arg-type]
+    shirt, framing, wall = unlike(backgrounds, np.array(seen(red).background))
+    assert shirt < 0.1
+    assert framing < SAME_BACKGROUND
+    assert wall > 0.7
 
 
 def test_what_was_cut_off_is_not_seen() -> None:
@@ -70,10 +73,10 @@ def test_what_was_cut_off_is_not_seen() -> None:
 
 
 def test_colours_are_dealt_out_to_the_steps_between_which_they_lie() -> None:
-    shares = colours(np.array([[0.0, 0.0, 0.0], [255.0, 255.0, 255.0], [42.5, 0.0, 0.0], [42.5, 0.0, 0.0]]))
+    shares = colours(np.array([[0.0, 0.0, 0.0], [255.0, 255.0, 255.0], [63.75, 0.0, 0.0], [63.75, 0.0, 0.0]]))
     assert shares.sum() == pytest.approx(1)
-    assert shares[0] == pytest.approx(0.25 + 0.25)  # black, and half of the two dark reds
-    assert shares[16] == pytest.approx(0.25)  # the next step of red
+    assert shares[0] == pytest.approx(0.25 + 0.125)  # black, and a quarter of the two dark reds
+    assert shares[16] == pytest.approx(0.375)  # the next step of red, to which they are nearer
     assert shares[63] == pytest.approx(0.25)
 
 
