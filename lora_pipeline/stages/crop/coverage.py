@@ -150,7 +150,7 @@ def kinds(shots: Sequence[Shot]) -> int:
     """How many different backgrounds there are: each one that is unlike all before it is a new one."""
     import numpy as np
 
-    backgrounds = np.array([shot.background for shot in shots]).reshape(len(shots), -1)
+    backgrounds = np.array([shot.background for shot in shots])  # N×64
     seen: list[int] = []
     for number, background in enumerate(backgrounds):
         if (unlike(backgrounds[seen], background) > SAME_BACKGROUND).all():
