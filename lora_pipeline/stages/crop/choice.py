@@ -20,6 +20,9 @@ FAIR_SHARPNESS = 300.0
 TURNED_DEG = 30.0
 """Two heads whose yaw differs by so much are turned as differently as can be."""
 
+LEFT_OUT = "left out: "
+"""How the reason of a picture begins that could be cut, but was not chosen."""
+
 LEAST_DIFFERENCE = 0.05
 """Of what is exactly like a chosen one: even then the sharper goes first."""
 
@@ -104,7 +107,7 @@ def quotas(there: Mapping[str, int], shares: Mapping[str, float], total: int) ->
     """
     given = dict.fromkeys(shares, 0)
     for _ in range(total):
-        room = [framing for framing in shares if given[framing] < there.get(framing, 0)]
+        room = [framing for framing in sorted(shares) if given[framing] < there.get(framing, 0)]
         if not room:
             break
         given[max(room, key=lambda framing: shares[framing] / (given[framing] + 0.5))] += 1
@@ -179,29 +182,34 @@ def _reasons(
 ) -> dict[str, str]:
     took = {one.id for one in chosen}
     like = {one.id: other.id for one, other in zip(candidates, nearest, strict=True)}
+    framings: dict[str, list[str]] = {}  # chosen, by photo
+    for one in chosen:
+        framings.setdefault(one.photo, []).append(one.framing)
     groups: dict[str, list[Candidate]] = {}
     for one in candidates:
         groups.setdefault(one.group, []).append(one)
     reasons: dict[str, str] = {}
     for group, all_of_it in groups.items():
         ranked = sorted(all_of_it, key=lambda one: (-one.shot.sharpness, one.id))
-        enough = sum(one.id in took for one in ranked)
+        ranks = [rank for rank, one in enumerate(ranked, start=1) if one.id in took]
+        enough = len(ranks)
         for rank, one in enumerate(ranked, start=1):
             if one.id in took:
                 continue
             if shares and one.framing not in shares:
-                reasons[one.id] = f"left out: the shares of framings have no {one.framing}"
+                reasons[one.id] = f"{LEFT_OUT}the shares of framings have no {one.framing}"
                 continue
             told = (
                 f"{enough} of {len(ranked)} {group} are enough"
                 if enough
                 else f"of the {len(ranked)} {group} none is wanted"
             )
-            elsewhere = sorted({other.framing for other in chosen if other.photo == one.photo})
-            also = f"; its photo is there as {', '.join(elsewhere)}" if elsewhere else ""
-            if not elsewhere and any(other.id in took for other in ranked[rank:]):  # though it is sharper
+            also = ""
+            if one.photo in framings:
+                also = f"; its photo is there as {', '.join(sorted(framings[one.photo]))}"
+            elif ranks and rank < ranks[-1]:  # though it is sharper than one that was chosen
                 also = f"; of those chosen, {like[one.id]} is the most like it"
-            reasons[one.id] = f"left out: {told}, it is the {ordinal(rank)} sharpest{also}"
+            reasons[one.id] = f"{LEFT_OUT}{told}, it is the {ordinal(rank)} sharpest{also}"
     return reasons
 
 

@@ -13,6 +13,7 @@ from statistics import median
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import KNOWN_ONLY, Face, Record
 from lora_pipeline.settings import COVERED, CropSettings
+from lora_pipeline.stages.crop.choice import LEFT_OUT
 from lora_pipeline.stages.crop.shot import Shot, unlike
 from lora_pipeline.store import write_text
 
@@ -48,6 +49,7 @@ class Cell(Record):
         there: how many photos show it; of `backgrounds`, how many different ones there are.
         wanted: how many the plan asks for; 0 if it does not.
         photos: which, by id; none of `backgrounds`.
+        left_out: how many photos more would show it, if their crops had been chosen.
     """
 
     aspect: str
@@ -55,6 +57,7 @@ class Cell(Record):
     there: int
     wanted: int
     photos: tuple[str, ...] = ()
+    left_out: int = 0
 
     @property
     def missing(self) -> int:
@@ -62,11 +65,14 @@ class Cell(Record):
         return max(0, self.wanted - self.there)
 
     def in_words(self) -> str:
-        """What to add ("no profile left: add 2"); empty if nothing."""
+        """What to add ("no profile left: add 2"), or that it is there and was not chosen; empty if nothing is missing."""
         if not self.missing:
             return ""
         there = f"{self.there} of {self.wanted}" if self.there else "no"
-        return f"{there} {self.name}: add {self.missing}"
+        to_do = [f"{self.left_out} more were left out"] if self.left_out else []
+        if self.missing > self.left_out:
+            to_do.append(f"add {self.missing - self.left_out}")
+        return f"{there} {self.name}: {', '.join(to_do)}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class Coverage:
         return [words for cell in self.cells if (words := cell.in_words())]
 
     def share_in_words(self, framing: str) -> str:
-        """A framing's share of the pictures ("48 %, wanted 50 %"); empty for another name."""
+        """A framing's share of the pictures ("48%, wanted 50%"); empty for another name."""
         if framing not in self.shares:
             return ""
         there, wanted = self.shares[framing]
@@ -170,11 +176,15 @@ def cover(made: Manifest, faces: Mapping[str, Face], shots: Mapping[str, Shot], 
     by_cell: dict[str, set[str]] = {}
     level_deg = level(faces.values())
     framings: dict[str, int] = {}
-    for row in made.kept:
+    left_out: dict[str, set[str]] = {}
+    for row in made.rows:
+        if row.state != "kept" and not row.reason.startswith(LEFT_OUT):
+            continue
         photo, framing = str(row.data["photo"]), str(row.data["framing"])
-        framings[framing] = framings.get(framing, 0) + 1
+        if row.state == "kept":
+            framings[framing] = framings.get(framing, 0) + 1
         for name in (framing, *shown(faces.get(photo), shots.get(photo), level_deg)):
-            by_cell.setdefault(name, set()).add(photo)
+            (by_cell if row.state == "kept" else left_out).setdefault(name, set()).add(photo)
     photos = sorted({str(row.data["photo"]) for row in made.kept})
     expressions = sorted({name for name in (*by_cell, *settings.coverage) if name.startswith("expression ")})
     # Beside what is seen or asked for, the lines that a person looks for: how the subject is framed, where the head is turned.
@@ -191,6 +201,7 @@ def cover(made: Manifest, faces: Mapping[str, Face], shots: Mapping[str, Shot], 
             len(by_cell.get(name, ())),
             settings.coverage.get(name, 0),
             tuple(sorted(by_cell.get(name, ()))),
+            len(left_out.get(name, set()) - by_cell.get(name, set())),
         )
         for name in names
     ]

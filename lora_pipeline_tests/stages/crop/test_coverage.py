@@ -37,7 +37,7 @@ def made(*ids: str) -> Manifest:
         Row(f"{photo}@{framing}", "k", data=Crop(photo, framing, (0, 0, 9, 9), 9, 9).data())  # type: ignore[arg-type]
         for photo, _, framing in (id.partition("@") for id in ids)
     ]
-    return Manifest(Path(), (*rows, Row("other.jpg@close", "k", "dropped", "left out", {"photo": "other.jpg"})))
+    return Manifest(Path(), (*rows, Row("other.jpg", "k", "dropped", "no face found", {"photo": "other.jpg"})))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,22 @@ def test_the_table_counts_photos_and_says_what_to_add() -> None:
     assert seen.share_in_words("close") == "75%, wanted 80%"
     assert next(cell for cell in seen.cells if cell.name == "frontal").photos == ("a", "b")
     assert Cell("yaw", "frontal", 3, 2).in_words() == ""
+
+
+def test_what_was_left_out_need_not_be_added() -> None:
+    faces = {id: face(id, -50.0) for id in "abc"}
+    plan = {"profile left": 4, "close": 2, "frontal": 1}
+    others = [
+        Row(f"{id}@close", "k", "dropped", "left out: enough", {"photo": id, "framing": "close"}) for id in ("b", "c")
+    ]
+    small = Row("d@close", "k", "dropped", "would be enlarged", {"photo": "d", "framing": "close"})
+    rows = (*made("a@close", "a@medium").rows, *others, small)
+    seen = cover(Manifest(Path(), rows), faces, {}, CropSettings(coverage=plan))
+    assert seen.missing == [
+        "1 of 2 close: 2 more were left out",
+        "no frontal: add 1",
+        "1 of 4 profile left: 2 more were left out, add 1",
+    ]
 
 
 def test_of_things_there_are_no_angles() -> None:
