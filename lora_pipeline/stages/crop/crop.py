@@ -218,12 +218,13 @@ def _sharp(one: _Planned, shot: Shot | None, least: float) -> _Planned:
 
 
 def _candidate(id: str, one: _Planned, cut: Cut, shot: Shot, level_deg: float) -> Candidate:
-    shows, yaw = shown(one.subject, shot, level_deg), one.subject.yaw_deg if one.subject else None
+    subject = one.subject
+    yaw = subject.yaw_deg if subject and subject.confidence != KNOWN_ONLY else None
     return Candidate(
         f"{id}@{cut.framing}",
         id,
         cut.framing,
-        (cut.framing, *shows),
+        (cut.framing, *shown(subject, shot, level_deg)),
         cut.framing if yaw is None else f"{cut.framing}, {yaw_cell(yaw)}",
         yaw,
         cut.size_px[0] / (cut.region[2] - cut.region[0]),
