@@ -3,7 +3,20 @@
 import pytest
 
 from lora_pipeline.records import Box, Framing
-from lora_pipeline.stages.crop.framing import CENTRED, SIDE_IN_FACES, Placing, around, beside, inside, iou, plan, whole
+from lora_pipeline.settings import EncodeSettings
+from lora_pipeline.stages.crop.framing import (
+    CENTRED,
+    SIDE_IN_FACES,
+    Placing,
+    around,
+    beside,
+    inside,
+    iou,
+    plan,
+    wanted,
+    whole,
+)
+from lora_pipeline.stages.encode import bucket_of, buckets
 
 PHOTO: Box = (0, 0, 2000, 3000)
 FACE: Box = (900, 600, 1100, 800)
@@ -207,3 +220,12 @@ def test_a_crop_takes_the_buckets_shape_that_its_framing_wants() -> None:
     assert medium[3] - medium[1] == 860  # 4.3 faces: to the waist
     assert full[3] - full[1] == 2200  # 11 faces, in a photo whose square would be cut at 2000
     assert plan((0, 0, 3000, 700), FACE, ("full",), 512, 3, shapes=SHAPES)[0].region[3] == 700
+
+
+@pytest.mark.parametrize(("resolution_px", "step_px"), [(512, 64), (1024, 64), (128, 32)])
+def test_encode_puts_such_a_crop_into_its_bucket_and_cuts_nothing_off(resolution_px: int, step_px: int) -> None:
+    settings = EncodeSettings(resolution_px=resolution_px, bucket_step_px=step_px)
+    sizes = [wanted(framing, buckets(settings)) for framing in ("close", "medium", "full")]
+    assert [bucket_of(*size, settings) for size in sizes] == sizes
+    assert sizes[0] == (resolution_px, resolution_px)
+    assert sizes[2][0] < 0.8 * sizes[2][1]  # a body stands upright
