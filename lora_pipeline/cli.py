@@ -146,13 +146,15 @@ def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
 
 @app.command()
 def status(name: str, home: Home = None) -> None:
-    """What is fresh, what is stale and why, what each stage kept and dropped."""
+    """What is fresh, what is stale and why, what each stage kept and dropped, what the pictures show and what is missing."""
     from lora_pipeline import flow
     from lora_pipeline import trigger as trigger_word
-    from lora_pipeline.summary import standing
+    from lora_pipeline.summary import coverage, standing
 
     work = flow.work(_store(home), name)
     print(standing(flow.status(work)))
+    if (seen := flow.coverage(work)).pictures:
+        print(f"\n{coverage(seen)}")
     if (judged := trigger_word.judged(work.subject.trigger, work.settings)).against:
         print(f"\n{judged.in_words}")
 

@@ -82,11 +82,22 @@ def curate(work: Work) -> Outcome:
 
 
 def crop(work: Work) -> Outcome:
-    """`curated_photos` → `face_crops`."""
-    subject = work.subject
+    """`curated_photos` → `face_crops`. Crops that need not be square take the shapes of the training set's buckets."""
+    subject, settings = work.subject, work.settings
     return cropping.crop(
-        work.made("curate"), work.folder("crop"), work.settings.crop, subject.kind, subject.reference, work.progress
+        work.made("curate"),
+        work.folder("crop"),
+        settings.crop,
+        subject.kind,
+        subject.reference,
+        work.progress,
+        encoding.buckets(settings.encode),
     )
+
+
+def coverage(work: Work) -> cropping.Coverage:
+    """What `face_crops` shows, and what is missing of the plan; nothing if it has not run."""
+    return cropping.coverage(work.folder("crop"), work.settings.crop)
 
 
 def conceal(work: Work) -> Outcome:

@@ -39,6 +39,15 @@ SUBJECT_WORDS = (
     *("fur", "tail", "paws", "muzzle", "snout", "whiskers"),
 )
 """What people and animals are known by, as captioners say it."""
+COVERED = (
+    *("close", "medium", "full"),
+    *("frontal", "three-quarter left", "three-quarter right", "profile left", "profile right"),
+    *("up", "down"),
+    *("bright", "soft", "dim"),
+    "backgrounds",
+)
+"""What a coverage plan can ask for: framings, head yaw (left and right are the picture's), head pitch, light, and how many backgrounds.
+Beside these, `expression <label>` for each label of the expression classifier."""
 
 
 class Section(BaseModel):
@@ -287,6 +296,63 @@ class CropSettings(Section):
             ge=1, le=8, description="A crop that would have to be enlarged more than this is not made (factor, 1 to 8)."
         ),
     ] = 1.5
+    shape: Annotated[
+        Literal["square", "bucket"],
+        Field(
+            description="square, or bucket: the shape and size of encode's bucket that is nearest to what the framing wants (full is upright)."
+        ),
+    ] = "square"
+    placement: Annotated[
+        Literal["centre", "thirds"],
+        Field(
+            description="centre, or thirds: the face on the third line that leaves the room on the side to which it looks, the eyes on the upper one."
+        ),
+    ] = "centre"
+    avoid_others: Annotated[
+        bool,
+        Field(
+            description="Whether a crop is moved so that other people's faces, and text, lie outside, where the subject stays as whole as before."
+        ),
+    ] = False
+    min_face_sharpness: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10000,
+            description="Variance of the Laplacian of the subject's face, brought to 96 px of height, under which the photo is dropped as blurred there (0 to 10000).",
+        ),
+    ] = 20.0
+    framing_shares: Annotated[
+        dict[Literal["close", "medium", "full", "whole"], Annotated[float, Field(gt=0, le=1)]],
+        Field(
+            description="Share of the pictures by framing, such as {close: 0.5, medium: 0.3, full: 0.2} (0 to 1 each); empty takes every framing of every photo."
+        ),
+    ] = {}
+    best: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100000,
+            description="So many pictures are chosen: sharp faces, what the coverage plan lacks, unlike each other; 0 takes all (0 to 100000).",
+        ),
+    ] = 0
+    coverage: Annotated[
+        dict[str, Annotated[int, Field(ge=0, le=100000)]],
+        Field(
+            description=f"How many photos should show each of: {', '.join(COVERED)}, expression <label>; empty is no plan (0 to 100000)."
+        ),
+    ] = {}
+
+    @model_validator(mode="after")
+    def _asks_for_what_can_be(self) -> Self:
+        if missing := sorted(set(self.framing_shares) - set(self.framings)):
+            raise ValueError(f"framing_shares asks for {', '.join(missing)}, which framings does not cut")
+        for name in self.coverage:
+            if name not in COVERED and not name.startswith("expression "):
+                near = difflib.get_close_matches(name, COVERED, n=1, cutoff=0.5)
+                hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COVERED)}, expression <label>"
+                raise ValueError(f"coverage cannot ask for '{name}'; {hint}")
+        return self
 
 
 class ConcealSettings(Section):

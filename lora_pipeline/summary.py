@@ -10,6 +10,7 @@ from lora_pipeline.manifest import Report
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
 from lora_pipeline.settings import Section, Settings
+from lora_pipeline.stages.crop import Coverage
 from lora_pipeline.stages.fit import Compared, Forecast, compare, objections
 
 
@@ -105,6 +106,16 @@ def trigger_words(name: str, settings: Settings) -> str:
     return "\n".join(
         [trigger.judged(name, settings).in_words, "", *_columns([("trigger word", "tokens", "read as"), *rows])]
     )
+
+
+def coverage(seen: Coverage) -> str:
+    """What the crops show, line by line, and what to add."""
+    rows: list[Sequence[str]] = [("face_crops show", "photos", "wanted", "share", "to do")]
+    rows += [
+        (cell.name, str(cell.there), str(cell.wanted or ""), seen.share_in_words(cell.name), cell.in_words())
+        for cell in seen.cells
+    ]
+    return "\n".join(_columns(rows))
 
 
 def all_settings(name: str) -> str:
