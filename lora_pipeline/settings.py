@@ -688,11 +688,11 @@ class GradeSettings(Section):
         "an oil painting of {trigger} {class}",
     )
     prompt_list: Annotated[
-        Literal["", "objects", "living", "portraits"],
+        Literal["none", "objects", "living", "portraits"],
         Field(
-            description="A list that ships here, in place of prompts: objects, living (people, pets) or portraits, which has a negative prompt too. Empty is prompts."
+            description="A list that ships here, in place of prompts: objects, living (people, pets) or portraits, which has a negative prompt too."
         ),
-    ] = ""
+    ] = "none"
     prompts_file: Annotated[
         str,
         Field(
@@ -750,7 +750,7 @@ class GradeSettings(Section):
 
     @model_validator(mode="after")
     def _prompts_from_one_place(self) -> Self:
-        if self.prompt_list and self.prompts_file:
+        if self.prompt_list != "none" and self.prompts_file:
             raise ValueError("prompt_list and prompts_file each take the place of prompts: set one of them")
         return self
 

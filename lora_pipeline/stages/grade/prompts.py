@@ -46,7 +46,7 @@ def prompts_of(settings: GradeSettings, kind: Kind, folder: Path) -> Prompts:
         PipelineError: the file cannot be read, or holds no prompt.
     """
     texts, negative = settings.prompts, ""
-    if settings.prompt_list:
+    if settings.prompt_list != "none":
         told = _yaml(settings.prompt_list)
         texts, negative = tuple(told["prompts"]), str(told["negative_prompt"])
     if settings.prompts_file:
