@@ -188,7 +188,7 @@ def draw(work: Work) -> Outcome:
     prompts = tuple(subject.fill(prompt) for prompt in asked.texts)
     outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, prompts, progress=work.progress)
     grading.make_grid(outcome.manifest, checkpoints, folder)
-    grading.make_prompt_grids(outcome.manifest, checkpoints, folder)
+    grading.make_prompt_grids(outcome.manifest, folder)
     _make_page(work, outcome.manifest)
     return outcome
 

@@ -87,21 +87,19 @@ def make_grid(
     )
 
 
-def make_prompt_grids(grids: Manifest, checkpoints: Manifest, folder: Path, progress: Progress = silent) -> Outcome:
+def make_prompt_grids(grids: Manifest, folder: Path, progress: Progress = silent) -> Outcome:
     """Lay out each prompt's pictures in one: a column an epoch, the base model's first as control, a row a strength and seed.
 
     Args:
         grids: as `draw_grids` made it.
-        checkpoints: the losses are read from it.
         folder: where `by_prompt/p01.png` and so on are written. Its table is `by_prompt`, with a row a prompt, whose file has the
             role `picture`.
         progress: told after each.
     """
-    losses = _losses(checkpoints)
     items: list[Item[tuple[str, _Table]]] = []
     for prompt in sorted({row.id.split("/")[1] for row in grids.rows}):
         rows = [row for row in grids.rows if row.id.split("/")[1] == prompt]
-        table = _prompt_table(grids, rows, losses)
+        table = _prompt_table(grids, rows)
         seen = [[row.id, row.files["picture"].digest if row.files else ""] for row in rows]
         items.append(Item(prompt, [seen, list(table.headings), table.title, table.under], (prompt, table)))
 
@@ -122,7 +120,7 @@ def make_prompt_grids(grids: Manifest, checkpoints: Manifest, folder: Path, prog
     )
 
 
-def _prompt_table(grids: Manifest, rows: Sequence[Row], losses: dict[int, float]) -> _Table:
+def _prompt_table(grids: Manifest, rows: Sequence[Row]) -> _Table:
     paths = {row.id: grids.path(row) for row in rows if row.state == "kept"}
     drawn = next((Drawn.of(row) for row in rows if row.state == "kept"), None)
     epochs = sorted({_epoch_of(row) for row in rows})
@@ -133,15 +131,12 @@ def _prompt_table(grids: Manifest, rows: Sequence[Row], losses: dict[int, float]
         # the base model has no strengths: its picture of that seed stands beside each of them
         cells = [(paths.get(f"e{epoch:04d}/{prompt}/{end if epoch else seed}"),) for epoch in epochs]
         lines.append(_Line(f"strength {_strength(end):g}", (f"seed {int(seed[1:])}",), tuple(cells)))
-    headings = [
-        "base model" if epoch == 0 else f"epoch {epoch}" + (f", loss {losses[epoch]:.4f}" if epoch in losses else "")
-        for epoch in epochs
-    ]
-    title, under = ("", "") if drawn is None else (drawn.prompt, how_told(drawn))
-    return _Table(tuple(headings), tuple(lines), _side_px(list(paths.values())), title, under)
+    headings = tuple(f"epoch {epoch}" if epoch else "base model" for epoch in epochs)
+    title, under = ("", "") if drawn is None else (drawn.prompt, _how_told(drawn))
+    return _Table(headings, tuple(lines), _side_px(list(paths.values())), title, under)
 
 
-def how_told(drawn: Drawn) -> str:
+def _how_told(drawn: Drawn) -> str:
     """What all pictures of a prompt have in common, in a line; empty of pictures that do not know it."""
     if not drawn.sampling_steps:
         return ""
@@ -161,7 +156,7 @@ def _table(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> _
         if row.state == "kept":
             headings[column] = Drawn.of(row).prompt
     columns = sorted({row.id.split("/")[1] for row in rows})
-    losses = _losses(checkpoints)
+    losses = {Checkpoint.of(row).epoch: Checkpoint.of(row).loss for row in checkpoints.kept}
     judged = {} if scores is None else {Score.of(row).epoch: Score.of(row) for row in scores.rows}
     lines: list[_Line] = []
     for epoch in sorted(cells):
@@ -179,10 +174,6 @@ def _table(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> _
         )
     side_px = _side_px([path for line in lines for cell in line.pictures for path in cell if path is not None])
     return _Table(tuple(headings.get(column, "") for column in columns), tuple(lines), side_px)
-
-
-def _losses(checkpoints: Manifest) -> dict[int, float]:
-    return {Checkpoint.of(row).epoch: Checkpoint.of(row).loss for row in checkpoints.kept}
 
 
 def _side_px(paths: Sequence[Path]) -> int:

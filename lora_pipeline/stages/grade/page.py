@@ -82,7 +82,8 @@ def _data(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> di
         if how not in hows:
             hows.append(how)
         pictures[row.id] = {"path": row.files["picture"].path, "how": hows.index(how)}
-    names = dict.fromkeys(field for row in judged.values() for field in row.data if field not in {"epoch", "chosen"})
+    said = [field for row in judged.values() for field, value in row.data.items() if value is not None]
+    names = [field for field in dict.fromkeys(said) if field not in {"epoch", "chosen"}]
     return {
         "epochs": [
             _epoch(epoch, judged.get(epoch), loras.get(epoch, "")) for epoch in sorted({place[1] for place in places})

@@ -34,7 +34,7 @@ def places(path: Path, prompt: str) -> dict[tuple[int, int], tuple[int, int]]:
 
 
 def test_epochs_stand_across_and_strengths_and_seeds_down(grids, checkpoints, tmp_path: Path) -> None:
-    made = make_prompt_grids(grids([100, 40]), checkpoints([100, 40]), tmp_path / "grids")
+    made = make_prompt_grids(grids([100, 40]), tmp_path / "grids")
     assert [row.id for row in made.manifest.rows] == ["p01", "p02"]
     assert [row.data["prompt"] for row in made.manifest.rows] == list(PROMPTS)
     at = places(made.manifest.path(made.manifest.row("p02")), PROMPTS[1])
@@ -54,15 +54,15 @@ def test_a_prompts_grid_is_made_anew_where_its_pictures_changed(
     grids, checkpoints, painter, base, tmp_path: Path
 ) -> None:
     folder = tmp_path / "grids"
-    first = make_prompt_grids(grids([100, 40]), checkpoints([100, 40]), folder)
-    assert make_prompt_grids(grids([100, 40]), checkpoints([100, 40]), folder).report.computed == 0
+    first = make_prompt_grids(grids([100, 40]), folder)
+    assert make_prompt_grids(grids([100, 40]), folder).report.computed == 0
     bytes_of = {row.id: first.manifest.path(row).read_bytes() for row in first.manifest.rows}
     less = draw_grids(checkpoints([100, 40]), folder, SETTINGS, base, PROMPTS[:1], painter).manifest
-    made = make_prompt_grids(less, checkpoints([100, 40]), folder)
+    made = make_prompt_grids(less, folder)
     assert (made.report.computed, [row.id for row in made.manifest.rows]) == (0, ["p01"])
     assert sorted(path.name for path in (folder / "by_prompt").iterdir()) == ["p01.png"]
-    assert make_prompt_grids(grids([100, 40, 60]), checkpoints([100, 40, 60]), folder).report.computed == 2
-    make_prompt_grids(grids([100, 40]), checkpoints([100, 40]), folder)
+    assert make_prompt_grids(grids([100, 40, 60]), folder).report.computed == 2
+    make_prompt_grids(grids([100, 40]), folder)
     assert {path.stem: path.read_bytes() for path in (folder / "by_prompt").iterdir()} == bytes_of
 
 
@@ -74,6 +74,6 @@ def test_the_grid_of_all_prompts_shows_strength_1(grids, checkpoints, tmp_path: 
 
 
 def test_a_picture_that_could_not_be_drawn_leaves_its_place(grids, checkpoints, tmp_path: Path) -> None:
-    made = make_prompt_grids(grids([255, 40]), checkpoints([255, 40]), tmp_path / "grids").manifest
+    made = make_prompt_grids(grids([255, 40]), tmp_path / "grids").manifest
     at = places(made.path(made.row("p01")), PROMPTS[0])
     assert {red for red, _ in at} == {200, 120, 40}
