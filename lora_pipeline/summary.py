@@ -51,7 +51,7 @@ def _result(work: Work) -> list[str]:
     if checkpoints.kept:
         run = checkpoints.path(checkpoints.kept[-1], "lora").parent
         lines.append(f"page of all pictures: {work.folder('grids') / 'index.html'}")
-    lines.append(f"loss curve: {run / 'loss.png'}")
+        lines.append(f"loss curve: {run / 'loss.png'}")
         lines += _as_forecast(run)
     if released.kept:
         lines.append(f"LoRA file: {released.path(released.kept[0], 'lora')}")

@@ -132,7 +132,7 @@ def test_the_memo_keys_are_those_of_before_strengths(checkpoints, painter, base,
 
 
 def test_strengths_are_drawn_one_after_the_other_and_the_base_once(checkpoints, painter, base, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"strengths": (0.5, 1.0)})
+    settings = SETTINGS.model_copy(update={"strengths": (1.0, 0.5)})
     made = draw_grids(checkpoints([100]), tmp_path / "grids", settings, base, PROMPTS, painter).manifest
     assert [row.id for row in made.rows if "/p01/" in row.id] == [
         *("e0000/p01/s0001", "e0000/p01/s0002"),
@@ -140,8 +140,8 @@ def test_strengths_are_drawn_one_after_the_other_and_the_base_once(checkpoints, 
     ]
     assert [(lora, {one.strength for one in wanted}) for lora, wanted in painter.calls] == [
         *[("base", {0.0})] * 2,
-        *[("e0001.safetensors", {0.5})] * 2,
         *[("e0001.safetensors", {1.0})] * 2,
+        *[("e0001.safetensors", {0.5})] * 2,
     ]
     reds = {
         id: Image.open(made.path(made.row(id))).getpixel((0, 0))[0]

@@ -57,6 +57,16 @@ def test_the_pictures_are_those_of_the_persons_file(work) -> None:
         flow.draw(work)  # nothing is left to do
 
 
+def test_a_lists_own_negative_prompt_is_drawn_away_from(work, tmp_path: Path) -> None:
+    own = {"prompts_file": "", "prompt_list": "portraits", "negative_prompt": "", "strengths": [1], "batch_size": 20}
+    settings = work.settings.changed({"grade": {**own, "sampling_steps": 1}}, "test")
+    portraits = flow.Work(Store(shutil.copytree(work.store.data, tmp_path / "data")), work.subject, settings)
+    rows = flow.draw(portraits).manifest.rows
+    assert len(rows) == 2 * 20
+    assert all("extra fingers" in row.data["negative_prompt"] for row in rows)
+    assert rows[0].data["prompt"].startswith("studio portrait of ohwx woman, facing the camera")
+
+
 def test_a_picture_is_drawn_again_by_its_id_or_by_a_copy_of_its_file(work, tmp_path: Path) -> None:
     grids = work.made("grids")
     assert flow.redraw(work, "e0001/p01/s0001@0.5").differing == 0
