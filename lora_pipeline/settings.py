@@ -703,8 +703,8 @@ class GradeSettings(Section):
         int,
         Field(
             ge=0,
-            le=1000,
-            description="So many prompts more, made out of those there are by a grammar, always the same ones (0 to 1000).",
+            le=200,
+            description="So many prompts more, made out of those there are by a grammar, always the same ones (0 to 200).",
         ),
     ] = 0
     negative_prompt: Annotated[

@@ -8,7 +8,7 @@ from lora_pipeline.assets.checks import LEARNED, learned
 from lora_pipeline.assets.report import picture, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
-from lora_pipeline.manifest import Manifest, read
+from lora_pipeline.manifest import read
 from lora_pipeline.records import Score
 from lora_pipeline.stages.grade import STRENGTHS, Strength
 
@@ -16,21 +16,16 @@ from lora_pipeline.stages.grade import STRENGTHS, Strength
 @stage("validation_grids", after=["lora_checkpoints"], gpu=True)
 def validation_grids(work: Work, outcome: Outcome) -> Shown:
     """The validation prompts drawn by the base model and by each epoch, at fixed seeds, in one labelled picture."""
-    grid = outcome.manifest.folder / "grid.png"
+    grid, by_prompt = outcome.manifest.folder / "grid.png", read(outcome.manifest.folder, "by_prompt")
     return {
         "grid": picture(grid, "prompts × epochs"),
         "grid file": str(grid),
         "pictures": len(outcome.manifest.kept),
         "grid of each prompt": table(
-            ("prompt", "file"),
-            [(row.data["prompt"], made.path(row)) for made in [_of_prompts(work)] for row in made.kept],
+            ("prompt", "file"), [(row.data["prompt"], by_prompt.path(row)) for row in by_prompt.kept]
         ),
         **_page(work),
     }, []
-
-
-def _of_prompts(work: Work) -> Manifest:
-    return read(work.folder("grids"), "by_prompt")
 
 
 def _page(work: Work) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def make_prompt_grids(grids: Manifest, folder: Path, progress: Progress = silent
         progress: told after each.
     """
     items: list[Item[tuple[str, _Table]]] = []
-    for prompt in sorted({row.id.split("/")[1] for row in grids.rows}):
+    for prompt in prompts_in(grids):
         rows = [row for row in grids.rows if row.id.split("/")[1] == prompt]
         table = _prompt_table(grids, rows)
         seen = [[row.id, row.files["picture"].digest if row.files else ""] for row in rows]
@@ -155,7 +155,7 @@ def _table(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> _
         cells.setdefault(epoch, {}).setdefault(column, []).append(path)
         if row.state == "kept":
             headings[column] = Drawn.of(row).prompt
-    columns = sorted({row.id.split("/")[1] for row in rows})
+    columns = prompts_in(grids)
     losses = {Checkpoint.of(row).epoch: Checkpoint.of(row).loss for row in checkpoints.kept}
     judged = {} if scores is None else {Score.of(row).epoch: Score.of(row) for row in scores.rows}
     lines: list[_Line] = []
@@ -183,6 +183,11 @@ def _side_px(paths: Sequence[Path]) -> int:
 def _as_trained(grids: Manifest) -> list[Row]:
     """The rows of strength 1, and the base model's."""
     return [row for row in grids.rows if "@" not in row.id]
+
+
+def prompts_in(grids: Manifest) -> list[str]:
+    """`p01` and so on, in the order of the settings: p100 comes after p99."""
+    return sorted({row.id.split("/")[1] for row in grids.rows}, key=lambda prompt: int(prompt[1:]))
 
 
 def _end(row: Row) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, read, refresh
 from lora_pipeline.records import Checkpoint, Row, Value
 from lora_pipeline.stages.grade.draw import Drawn
+from lora_pipeline.stages.grade.grid import prompts_in
 from lora_pipeline.store import write_text
 
 CODE_VERSION = "1"
@@ -89,9 +90,7 @@ def _data(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> di
             _epoch(epoch, judged.get(epoch), loras.get(epoch, "")) for epoch in sorted({place[1] for place in places})
         ],
         "scores": [_spoken(field) for field in names],
-        "prompts": [
-            {"id": prompt, "words": words.get(prompt, prompt)} for prompt in sorted({place[2] for place in places})
-        ],
+        "prompts": [{"id": prompt, "words": words.get(prompt, prompt)} for prompt in prompts_in(grids)],
         "seeds": sorted({place[3] for place in places}),
         "strengths": sorted({0.0, *(place[4] for place in places)}),
         "hows": hows,

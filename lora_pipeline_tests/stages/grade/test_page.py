@@ -95,6 +95,13 @@ def grids_of_other(made):
     return manifest.Manifest(made.folder, made.rows[:-1])
 
 
+def test_the_hundredth_prompt_stands_after_the_ninety_ninth(grids, checkpoints, tmp_path: Path) -> None:
+    prompts = tuple(f"prompt {number}" for number in range(1, 103))
+    made = grids([100], SETTINGS.model_copy(update={"seeds": (1,), "strengths": (1.0,)}), prompts)
+    make_page(made, checkpoints([100]), "ann", "Ann", None)
+    assert [one["words"] for one in data_of(tmp_path / "grids" / "index.html")["prompts"]] == list(prompts)
+
+
 def test_any_field_of_a_score_is_told(grids, checkpoints, tmp_path: Path) -> None:
     made = grids([100])
     told = {
