@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lora_pipeline import manifest
 from lora_pipeline.errors import PipelineError, SubjectError
@@ -29,6 +29,9 @@ from lora_pipeline.stages import grade as grading
 from lora_pipeline.stages import publish as publishing
 from lora_pipeline.store import Store, digest_file, write_text
 from lora_pipeline.subject import Subject, load, names
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 USED = "settings.json"
 
@@ -182,15 +185,20 @@ def _agreed(work: Work) -> None:
 
 def draw(work: Work) -> Outcome:
     """`lora_checkpoints` → `validation_grids`, all of them in one picture, those of each prompt in one, and the page to judge by."""
-    subject, folder, checkpoints = work.subject, work.folder("grids"), work.made("fit")
-    asked = grading.prompts_of(work.settings.grade, subject.kind, work.store.subject(subject.name))
+    folder, checkpoints, asked = work.folder("grids"), work.made("fit"), _asked(work)
     settings = work.settings.grade.model_copy(update={"negative_prompt": asked.negative})
-    prompts = tuple(subject.fill(prompt) for prompt in asked.texts)
-    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, prompts, progress=work.progress)
+    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, asked.texts, progress=work.progress)
     grading.make_grid(outcome.manifest, checkpoints, folder)
     grading.make_prompt_grids(outcome.manifest, folder)
     _make_page(work, outcome.manifest)
     return outcome
+
+
+def _asked(work: Work) -> grading.Prompts:
+    """The validation prompts, filled in."""
+    subject = work.subject
+    asked = grading.prompts_of(work.settings.grade, subject.kind, work.store.subject(subject.name))
+    return replace(asked, texts=tuple(subject.fill(prompt) for prompt in asked.texts))
 
 
 def _make_page(work: Work, grids: Manifest, scores: Manifest | None = None) -> None:
@@ -261,20 +269,29 @@ def score(work: Work) -> Outcome:
 
 def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
     """Where the chosen epoch was drawn at several strengths: which of them to recommend. Only faces say how near a picture comes."""
+    import numpy as np
+
     from lora_pipeline.models.faces import embedder, identity
 
     chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
     if work.subject.kind != "person" or not chosen:
         return
+    embed = embedder(work.settings.crop)
+    mean = np.asarray(cropping.subject_descriptors(work.folder("crop")), dtype=np.float64).mean(0)
+
+    def distance(picture: "Image") -> float | None:
+        found = embed(picture)
+        return None if found is None else float(np.linalg.norm(np.asarray(found, dtype=np.float64) - mean))
+
     grading.sweep(
         grids,
         chosen[0],
         work.folder("scores"),
-        work.settings.grade,
-        cropping.subject_descriptors(work.folder("crop")),
-        embedder(work.settings.crop),
+        _asked(work).texts,
+        distance,
+        [identity(work.settings.crop), manifest.key_of(mean.tolist())],
+        work.settings.grade.overfit_tolerance,
         work.progress,
-        embedder=identity(work.settings.crop),
     )
 
 

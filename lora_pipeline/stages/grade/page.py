@@ -83,13 +83,18 @@ def _data(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> di
         if how not in hows:
             hows.append(how)
         pictures[row.id] = {"path": row.files["picture"].path, "how": hows.index(how)}
-    said = [field for row in judged.values() for field, value in row.data.items() if value is not None]
-    names = [field for field in dict.fromkeys(said) if field not in {"epoch", "chosen"}]
+    told = {epoch: _told(row) for epoch, row in judged.items()}
     return {
         "epochs": [
-            _epoch(epoch, judged.get(epoch), loras.get(epoch, "")) for epoch in sorted({place[1] for place in places})
+            {
+                "epoch": epoch,
+                "lora": loras.get(epoch, ""),
+                "chosen": epoch in judged and bool(judged[epoch].data.get("chosen")),
+                "scores": told.get(epoch, {}),
+            }
+            for epoch in sorted({place[1] for place in places})
         ],
-        "scores": [_spoken(field) for field in names],
+        "scores": list(dict.fromkeys(name for one in told.values() for name, words in one.items() if words)),
         "prompts": [{"id": prompt, "words": words.get(prompt, prompt)} for prompt in prompts_in(grids)],
         "seeds": sorted({place[3] for place in places}),
         "strengths": sorted({0.0, *(place[4] for place in places)}),
@@ -105,15 +110,22 @@ def _place(row: Row) -> tuple[int, str, int, float]:
     return int(epoch[1:]), prompt, int(seed[1:]), float(strength or 1)
 
 
-def _epoch(epoch: int, score: Row | None, lora: str) -> dict[str, Any]:
-    told = {} if score is None else score.data
-    return {
-        "epoch": epoch,
-        "lora": lora,
-        "chosen": bool(told.get("chosen")),
-        "reason": str(told.get("reason") or ""),
-        "scores": {_spoken(field): _words(value) for field, value in told.items()},
-    }
+def _told(score: Row) -> dict[str, str]:
+    """Every field of a score by its name, and each of those fields that are lists of named measures, for a person to read."""
+    told: dict[str, str] = {}
+    for field, value in score.data.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
+            for one in value:
+                better = f" ({one['better']} is better)" if one.get("better") else ""
+                told[f"{one['name']}{better}"] = _measured(one)
+        elif field not in {"epoch", "chosen"}:
+            told[_spoken(field)] = _words(value)
+    return told
+
+
+def _measured(one: dict[str, Any]) -> str:
+    between = "" if one.get("low") is None else f" ({_words(one['low'])} to {_words(one.get('high'))})"
+    return f"{_words(one.get('value'))}{between}"
 
 
 def _spoken(field: str) -> str:
@@ -125,7 +137,7 @@ def _words(value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
-        return "–"
+        return ""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):

@@ -1,22 +1,25 @@
 """How strong the LoRA should be: what the sweep over strengths says of the chosen epoch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lora_pipeline.manifest import Item, Made, Manifest, Outcome, key_of, refresh
+from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Record, Row
-from lora_pipeline.settings import GradeSettings
-from lora_pipeline.stages.grade.score import Descriptor, Embed
+from lora_pipeline.records import Record, Row, Value
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 CODE_VERSION = "1"
 TABLE = "strength"
 MEASURED = "by_strength"
+
+Distance = Callable[["Image"], "float | None"]
+"""How far the face in a picture is from the subject's; None where no face is found."""
 
 FACES_SHARE = 0.8
 """A strength that shows faces less often than this share of the most is not recommended, however near those few are."""
@@ -95,12 +98,11 @@ def sweep(
     grids: Manifest,
     epoch: int,
     folder: Path,
-    settings: GradeSettings,
-    subject: Sequence[Descriptor],
-    embed: Embed,
+    prompts: Sequence[str],
+    distance: Distance,
+    measured_by: Sequence[Value],
+    tolerance: float,
     progress: Progress = silent,
-    *,
-    embedder: str = "",
 ) -> Outcome:
     """Measure an epoch's pictures at every strength, and the base model's, and recommend a strength.
 
@@ -109,22 +111,27 @@ def sweep(
         epoch: the chosen one.
         folder: that of the scores. Rows of its table `strength` are those of `Strength`; what was measured in each picture is
             remembered in the table `by_strength`. Both are empty if the epoch was drawn at one strength alone.
-        settings: only `overfit_tolerance` is read.
-        subject, embed, embedder: as in `score`, and the distance is the one there.
+        prompts: those that show the subject, filled in; pictures of others are left out.
+        distance: of a picture.
+        measured_by: digests or names of all that `distance` depends on.
+        tolerance: see `recommend_strength`.
         progress: told after each picture.
     """
-    mean = np.asarray(subject, dtype=np.float64).mean(0)
-    rows = [row for row in grids.rows if row.id.startswith((f"e{epoch:04d}/", "e0000/"))]
+    asked = {row.id.split("/")[1] for row in grids.kept if row.data["prompt"] in prompts}
+    rows = [
+        row for row in grids.rows if row.id.startswith((f"e{epoch:04d}/", "e0000/")) and row.id.split("/")[1] in asked
+    ]
     if not any("@" in row.id for row in rows):
         rows = []
 
     def measure(path: Path, _: Path) -> Made:
-        found = embed(open_upright(path))
-        far = None if found is None else float(np.linalg.norm(np.asarray(found, dtype=np.float64) - mean))
-        return Made({"distance": far})
+        return Made({"distance": distance(open_upright(path))})
 
-    to = [embedder, key_of(mean.tolist())]
-    items = [Item(row.id, [row.files["picture"].digest, *to], grids.path(row)) for row in rows if row.state == "kept"]
+    items = [
+        Item(row.id, [row.files["picture"].digest, *measured_by], grids.path(row))
+        for row in rows
+        if row.state == "kept"
+    ]
     measured = refresh(
         folder, items, measure, settings=None, code_version=CODE_VERSION, name=MEASURED, what="measure the strengths", progress=progress
     )  # fmt: skip
@@ -133,7 +140,7 @@ def sweep(
     for row in rows:
         value = seen.get(row.id)
         distances.setdefault(_strength(row), []).append(value if isinstance(value, float) else None)
-    told = recommend_strength(distances, settings.overfit_tolerance)
+    told = recommend_strength(distances, tolerance)
     verdicts = [Item(f"{one.strength:g}", [one.data()], one) for one in told]
     return refresh(
         folder, verdicts, lambda one, _: Made(one.data()), settings=None, code_version=CODE_VERSION, name=TABLE, what="recommend a strength"

@@ -111,22 +111,25 @@ def test_any_field_of_a_score_is_told(grids, checkpoints, tmp_path: Path) -> Non
         "interval": [0.25, 0.5],
         "vetoes": {"copies": 2},
         "gone": None,
+        "none": [],
+        "measures": [
+            {"name": "sharpness", "better": "same", "value": 0.51234, "low": 0.25, "high": 0.75},
+            {"name": "spread", "value": None, "low": None},
+        ],
         "good": False,
     }
     scores = manifest.write(tmp_path / "other", [manifest.Row("0001", "key", data=told)])
     make_page(made, checkpoints([100]), "ann", "Ann", None, scores)
     data = data_of(tmp_path / "grids" / "index.html")
-    assert data["epochs"][1]["scores"] | {"epoch": ""} == {
-        **{
-            "epoch": "",
-            "chosen": "yes",
-            "reason": "why",
-            "interval": "0.25, 0.5",
-            "vetoes": "copies 2",
-            "gone": "–",
-            "good": "no",
-        }
+    shown = {name: data["epochs"][1]["scores"][name] for name in data["scores"]}
+    assert shown == {  # what is empty for every epoch is left out
+        "reason": "why",
+        "interval": "0.25, 0.5",
+        "vetoes": "copies 2",
+        "good": "no",
+        "sharpness (same is better)": "0.5123 (0.25 to 0.75)",
     }
+    assert data["epochs"][1]["chosen"] is True
     assert data["epochs"][0]["scores"] == {}
     assert data["curve"] == ""
 
