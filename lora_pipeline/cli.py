@@ -218,6 +218,22 @@ def lineage(
 
 
 @app.command()
+def redraw(
+    name: Annotated[str, typer.Argument(help="The subject.")],
+    of: Annotated[str, typer.Argument(help="A validation picture: its id, such as e0003/p02/s0001, or a PNG.")],
+    home: Home = None,
+) -> None:
+    """Draw a validation picture again from what it says of itself, and compare to the pixel."""
+    from lora_pipeline import flow
+
+    work = flow.work(_store(home), name)
+    again = flow.redraw(work, of)
+    print(f"{of}: {again.in_words()}")
+    if again.differing:
+        raise typer.Exit(1)
+
+
+@app.command()
 def settings(recipe: Annotated[str, typer.Argument(help="A recipe.")] = "sd15_person") -> None:
     """Every setting with its value in a recipe, its sentence, unit and range."""
     from lora_pipeline.summary import all_settings

@@ -907,6 +907,26 @@ class GradeSettings(Section):
         "a photo of {trigger} {class}, full body, on a beach",
         "an oil painting of {trigger} {class}",
     )
+    prompt_list: Annotated[
+        Literal["none", "objects", "living", "portraits"],
+        Field(
+            description="A list that ships here, in place of prompts: objects, living (people, pets) or portraits, which has a negative prompt too."
+        ),
+    ] = "none"
+    prompts_file: Annotated[
+        str,
+        Field(
+            description="A file of prompts in place of prompts, one a line, or DreamBooth's own; a relative path is under the subject's folder. Empty is none."
+        ),
+    ] = ""
+    varied_prompts: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=200,
+            description="So many prompts more, made out of those there are by a grammar, always the same ones (0 to 200).",
+        ),
+    ] = 0
     negative_prompt: Annotated[
         str, Field(description="What the pictures are drawn away from; empty is the unconditional prompt.")
     ] = ""
@@ -914,6 +934,14 @@ class GradeSettings(Section):
         tuple[int, ...],
         Field(min_length=1, max_length=64, description="A picture a prompt is drawn from each seed (1 to 64 seeds)."),
     ] = (1, 2)
+    strengths: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=2)], ...],
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Each picture is drawn with the LoRA at each of these strengths; 1 is as trained, by which epochs are judged, and is among them (over 0 to 2).",
+        ),
+    ] = (1.0,)
     sampling_steps: Annotated[int, Field(ge=1, le=200, description="Denoising steps a picture (1 to 200).")] = 25
     guidance_scale: Annotated[
         float, Field(ge=1, le=30, description="Classifier-free guidance; 1 is none (1 to 30).")
@@ -933,6 +961,18 @@ class GradeSettings(Section):
             description="A later epoch must be nearer to the subject by at least this distance to be preferred to an earlier one (0 to 1).",
         ),
     ] = 0.02
+
+    @model_validator(mode="after")
+    def _as_trained_among_them(self) -> Self:
+        if 1.0 not in self.strengths:
+            raise ValueError("strengths: epochs are judged by the LoRA as it was trained: let 1 be among them")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_from_one_place(self) -> Self:
+        if self.prompt_list != "none" and self.prompts_file:
+            raise ValueError("prompt_list and prompts_file each take the place of prompts: set one of them")
+        return self
 
 
 class PublishSettings(Section):

@@ -54,6 +54,7 @@ def _result(work: Work) -> list[str]:
     lines.append(f"grid: {work.folder('scores') / 'grid.png'}")
     if checkpoints.kept:
         run = checkpoints.path(checkpoints.kept[-1], "lora").parent
+        lines.append(f"page of all pictures: {work.folder('grids') / 'index.html'}")
         lines.append(f"loss curve: {run / 'loss.png'}")
         lines += _as_forecast(run)
     if released.kept:
