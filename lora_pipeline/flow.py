@@ -181,7 +181,7 @@ def _agreed(work: Work) -> None:
 def draw(work: Work) -> Outcome:
     """`lora_checkpoints` → `validation_grids`, and all of them in one picture."""
     settings, folder, checkpoints = work.settings, work.folder("grids"), work.made("fit")
-    prompts = tuple(work.subject.fill(prompt) for prompt in settings.grade.prompts)
+    prompts = tuple(work.subject.fill(prompt) for prompt in (*settings.grade.prompts, *settings.grade.other_prompts))
     outcome = grading.draw_grids(checkpoints, folder, settings.grade, settings.base, prompts, progress=work.progress)
     grading.make_grid(outcome.manifest, checkpoints, folder)
     return outcome
@@ -189,23 +189,66 @@ def draw(work: Work) -> Outcome:
 
 def score(work: Work) -> Outcome:
     """`validation_grids` → `checkpoint_scores`. The face embedder is the one that `crop` knew the subject by."""
-    from lora_pipeline.models.faces import embedder, identity
+    from lora_pipeline.models.faces import face_reader, identity
 
-    grids, checkpoints, folder = work.made("grids"), work.made("fit"), work.folder("scores")
+    grids, checkpoints, folder, settings = work.made("grids"), work.made("fit"), work.folder("scores"), work.settings
+    learnt = fitting.without_held_out(work.made("encode"), settings.fit)
+    held_out = {str(row.data["photo"]) for row in fitting.held_out(learnt).kept}
+    subject, trained = _whose_faces(work, held_out)
     outcome = grading.score(
         grids,
         checkpoints,
         folder,
-        work.settings.grade,
-        cropping.subject_descriptors(work.folder("crop")),
-        embedder(work.settings.crop),
+        settings.grade,
+        subject,
+        face_reader(settings.crop),
         work.subject.kind,
         work.progress,
-        embedder=identity(work.settings.crop),
+        embedder=identity(settings.crop),
         pictures=work.made("conceal"),
+        others=[work.subject.fill(prompt) for prompt in settings.grade.other_prompts],
+        held_out=held_out,
+        trained=trained,
+        held_out_losses=fitting.held_out_losses(checkpoints),
+        embedders=_embedders(settings),
+        judges=_judges(settings),
     )
+    grading.make_chart(outcome.manifest, folder)
     grading.make_grid(grids, checkpoints, folder, outcome.manifest)
     return outcome
+
+
+def _whose_faces(work: Work, held_out: set[str]) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+    """Descriptors that epochs are measured by, and the subject's others: those of held-out photos and of the rest, if some are held out, else all and none."""
+    folder = work.folder("crop")
+    aside = cropping.subject_descriptors(folder, held_out) if held_out else []
+    rest = cropping.subject_descriptors(folder, set(cropping.decided_faces(folder)) - held_out)
+    return (aside, rest) if aside else (rest, [])
+
+
+def _embedders(settings: Settings) -> dict[str, grading.Embedder]:
+    """Those that the settings name, the surest of things first, by the names that Ruiz et al. 2023 gave the scores."""
+    from lora_pipeline.models.clip import Clip
+    from lora_pipeline.models.dino import Dino
+
+    named: dict[str, grading.Embedder] = {}
+    if settings.grade.dino_model:
+        named["DINOv2"] = Dino.open(settings.grade.dino_model)
+    if settings.grade.clip_model:
+        named["CLIP-I"] = Clip.open(settings.grade.clip_model)
+    return named
+
+
+def _judges(settings: Settings) -> list[grading.Judge]:
+    """Of prompts: CLIP if it is named, and in the drawn world the reader that was calibrated on it."""
+    from lora_pipeline.models.clip import Clip
+
+    judges: list[grading.Judge] = [Clip.open(settings.grade.clip_model)] if settings.grade.clip_model else []
+    if settings.base.model == "bundled":
+        from lora_pipeline.demo.attributes import Attributes
+
+        judges.append(Attributes())
+    return judges
 
 
 def publish(work: Work) -> Outcome:

@@ -62,7 +62,8 @@ def sd15_pet() -> Settings:
                     "a photo of {trigger} {class} on a beach",
                     "a photo of {trigger} {class} wearing a red hat",
                     "an oil painting of {trigger} {class}",
-                )
+                ),
+                "other_prompts": ("a photo of a {class}", "a photo of a {class} on a beach"),
             },
         },
         "sd15_pet",
@@ -82,7 +83,8 @@ def sd15_product() -> Settings:
                     "a photo of {trigger} {class} on a wooden table",
                     "a photo of {trigger} {class} in the snow",
                     "a photo of {trigger} {class} with a city in the background",
-                )
+                ),
+                "other_prompts": ("a photo of a {class}", "a photo of a {class} on a wooden table"),
             },
         },
         "sd15_product",
@@ -99,7 +101,8 @@ def sd15_style() -> Settings:
                     "a portrait of an old man, {trigger} {class}",
                     "a cat on a sofa, {trigger} {class}",
                     "a city street at night, {trigger} {class}",
-                )
+                ),
+                "other_prompts": ("a photo of a house by a lake", "a photo of an old man"),
             }
         },
         "sd15_style",
@@ -200,11 +203,14 @@ def bundled_person() -> Settings:
                 "{trigger} {class}, close portrait, facing the camera, wearing glasses, orange shirt, blue background",
                 "{trigger} {class}, medium shot, facing the camera, purple shirt, green background",
             ),
+            other_prompts=("{class}, close portrait, facing the camera, red shirt, blue background",),
             seeds=(1, 2),
             sampling_steps=20,
             guidance_scale=2.0,
             size_px=128,
-            batch_size=12,
+            batch_size=14,
+            # Told, but no veto: without regularisation pictures the small base draws any woman as the subject from epoch 2 on.
+            max_bleeding=1.0,
         ),
     )
 
@@ -216,6 +222,7 @@ def bundled_pet() -> Settings:
             "crop": {"framings": ("whole",)},
             "grade": {
                 "prompts": ("a photo of {trigger} {class}", "{trigger} {class}, white background"),
+                "other_prompts": ("a photo of a {class}",),
                 "seeds": (1, 2),
             },
         },

@@ -5,10 +5,12 @@ from PIL import Image
 
 from lora_pipeline import manifest
 from lora_pipeline.errors import PipelineError
+from lora_pipeline.models.faces import SeenFaces
 from lora_pipeline.records import File, Row, Score
 from lora_pipeline.settings import GradeSettings
-from lora_pipeline.stages.grade import draw_grids, look, make_grid, score, scores_plot
+from lora_pipeline.stages.grade import draw_grids, look, make_grid, score
 from lora_pipeline.stages.grade.looks import look_distance
+from lora_pipeline.stages.grade.plot import scores_plot
 from lora_pipeline.store import digest_file
 
 SETTINGS = GradeSettings(seeds=(1, 2), batch_size=4, size_px=64, overfit_tolerance=0.02)
@@ -41,7 +43,7 @@ def test_distances_are_to_the_mean_of_the_subjects_faces(grids, checkpoints, emb
 def test_a_rerun_embeds_nothing_and_a_new_epoch_only_its_pictures(grids, checkpoints, embed, tmp_path: Path) -> None:
     seen: list[Image.Image] = []
 
-    def counted(picture: Image.Image) -> tuple[float, ...] | None:
+    def counted(picture: Image.Image) -> SeenFaces | None:
         seen.append(picture)
         return embed(picture)
 
@@ -86,7 +88,7 @@ def test_pictures_that_could_not_be_drawn_count_as_pictures_without_a_face(
 def test_an_embedder_that_fails_on_one_picture_does_not_stop_the_others(
     grids, checkpoints, embed, tmp_path: Path
 ) -> None:
-    def broken(picture: Image.Image) -> tuple[float, ...] | None:
+    def broken(picture: Image.Image) -> SeenFaces | None:
         if picture.getpixel((0, 0))[2] == 1:
             raise RuntimeError("out of luck")
         return embed(picture)
@@ -126,8 +128,9 @@ def test_kinds_without_faces_are_judged_by_looks(checkpoints, base, embed, tmp_p
 
     made = checkpoints([102, 40])
     drawn = draw_grids(made, tmp_path / "grids", SETTINGS, base, PROMPTS, half_blue).manifest
+    lenient = SETTINGS.model_copy(update={"max_copies": 1.0})  # plain pictures of near colours are copies
     made = score(
-        drawn, made, tmp_path / "scores", SETTINGS, (), embed, "product", pictures=trained(tmp_path / "set", (30, 0, 0))
+        drawn, made, tmp_path / "scores", lenient, (), embed, "product", pictures=trained(tmp_path / "set", (30, 0, 0))
     )
     judged = [Score.of(row) for row in made.manifest.rows]
     assert [one.identity_distance for one in judged] == [None, None, None]

@@ -1,0 +1,45 @@
+"""Whether to train on: numbers in, a sentence out."""
+
+from collections.abc import Sequence
+
+from lora_pipeline.records import Score
+
+
+def advice(scores: Sequence[Score], tolerance: float) -> str:
+    """What to do next, from how the epochs' distances to the subject (`measures[0]`) go on; vetoed epochs are left out.
+
+    - **broken run**: all epochs are vetoed.
+    - **keep training**: the last epoch is the nearest, by more than `tolerance`.
+    - **stopped improving at epoch N**: the earliest that is within `tolerance` of the nearest. And if the photos' own distance among each
+      other, the ceiling, is under the interval of that epoch's: **data is the limit**.
+
+    Args:
+        scores: the base model and at least one epoch, in order, with measures and vetoes.
+        tolerance: in the unit of the distance.
+    """
+    epochs = [one for one in scores if one.epoch > 0]
+    allowed = [one for one in epochs if not one.vetoes]
+    if not allowed:
+        return "broken run: every epoch is vetoed; train again with a lower learning rate (fit.unet_lr), fewer epochs or more photos"
+    known = [(one, distance) for one in allowed if (distance := _distance(one)) is not None]
+    if not known:
+        return "nothing to advise by: no epoch's distance to the subject could be measured; look at the grid"
+    nearest, best = min(known, key=lambda pair: (pair[1], pair[0].epoch))
+    before = [distance for one, distance in known if one is not nearest]
+    gain = min(before, default=_distance(scores[0]) or 0.0) - best
+    if nearest is epochs[-1] and gain > tolerance:
+        return f"keep training: the last epoch is the nearest yet, by {gain:.2f}; set fit.epochs higher"
+    stop, distance = next((one, value) for one, value in known if value <= best + tolerance)
+    told = f"stopped improving at epoch {stop.epoch}"
+    if stop is epochs[-1]:
+        return f"{told}, the last, but by no more than {tolerance:g}"
+    measure = stop.measures[0]
+    if measure.ceiling is not None and measure.low is not None and measure.low > measure.ceiling:
+        return f"{told}, and data is the limit (or the base model): it lies {distance:.2f} from the subject, whose photos lie {measure.ceiling:.2f} from each other; more, or more varied, photos may bring it nearer, more epochs did not"
+    if measure.ceiling is not None:
+        return f"{told}: it is as near to the subject ({distance:.2f}) as the photos are to each other ({measure.ceiling:.2f}), as far as can be told"
+    return told
+
+
+def _distance(score: Score) -> float | None:
+    return score.measures[0].value if score.measures else None
