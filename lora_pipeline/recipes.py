@@ -46,6 +46,7 @@ def sd15_dreambooth() -> Settings:
         {
             "base": {"model": "SG161222/Realistic_Vision_V5.1_noVAE", "vae": "stabilityai/sd-vae-ft-mse"},
             "encode": {"repeats": 5, "regularisation_generated": 200, "prior_loss_weight": 1.0},
+            "grade": {"max_bleeding": 0.9},  # what the regularisation pictures are there to prevent
         },
         "sd15_dreambooth",
     )
@@ -209,8 +210,6 @@ def bundled_person() -> Settings:
             guidance_scale=2.0,
             size_px=128,
             batch_size=14,
-            # Told, but no veto: without regularisation pictures the small base draws any woman as the subject from epoch 2 on.
-            max_bleeding=1.0,
         ),
     )
 

@@ -753,9 +753,9 @@ class GradeSettings(Section):
         Field(
             ge=0,
             le=1,
-            description="An epoch is vetoed if others, drawn without the trigger, went further of the way from the base model's to the subject than this; 1 vetoes none (0 to 1).",
+            description="An epoch is vetoed if others, drawn without the trigger, went further of the way from the base model's to the subject than this; 1 vetoes none, as suits training without regularisation pictures (0 to 1).",
         ),
-    ] = 0.9
+    ] = 1.0
     max_drift: Annotated[
         float,
         Field(

@@ -83,7 +83,7 @@ def scores_plot(scores: Manifest) -> bytes:
                 f"face in {one.faces_found:.0%}",
                 (one.epoch, value),
                 textcoords="offset points",
-                xytext=(9, 9),
+                xytext=(9, -14),
                 fontsize=8,
                 color=_GREY,
             )

@@ -76,7 +76,9 @@ def score(
         ModelError: an embedder's or a judge's weights cannot be opened.
     """
     epochs = [0, *sorted(Checkpoint.of(row).epoch for row in checkpoints.kept)]
-    rows = [row for row in grids.rows if _epoch(row) in epochs and row.data.get("strength", 1.0) == 1.0]
+    rows = [
+        row for row in grids.rows if _epoch(row) in epochs and "@" not in row.id
+    ]  # which ends in @strength if that is not 1
     if not rows or len(epochs) == 1:
         raise PipelineError(
             "there is no validation picture of any epoch to judge; draw them first (the asset validation_grids)"
