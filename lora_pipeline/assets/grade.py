@@ -36,7 +36,7 @@ def checkpoint_scores(work: Work, outcome: Outcome) -> Shown:
         if score.chosen:
             shown |= {"chosen epoch": score.epoch, "reason": score.reason, "advice": score.advice}
         if score.runner_up:
-            shown["runner-up"] = f"epoch {score.epoch}: {score.reason}"
+            shown["runner-up"] = score.epoch
     return shown, [learned(outcome.manifest)]
 
 

@@ -75,10 +75,10 @@ def test_agreement_is_the_models_own_cosine_and_a_long_prompt_is_cut(clip: Path)
     ours = Clip.open(str(clip))
     processor: Any = CLIPProcessor.from_pretrained(clip)
     model: Any = CLIPModel.from_pretrained(clip)
-    with torch.inference_mode():
+    with torch.no_grad():
         told = model(**processor(text=["a red thing"], images=RED, return_tensors="pt"))
     assert ours.agreement(RED, "a red thing") == pytest.approx(
-        float(told.logits_per_image / model.logit_scale.exp()), abs=1e-5
+        float(told.logits_per_image.detach() / model.logit_scale.exp().detach()), abs=1e-5
     )
     assert ours.agreement(RED, "a blue thing") != ours.agreement(RED, "a red thing")
     assert ours.agreement(RED, "a photo of a red blue thing " * 9) is not None
