@@ -15,7 +15,7 @@ from lora_pipeline.stages.grade.drift import another_seed, bled, drift, drifted
 from lora_pipeline.stages.grade.freedom import face_heights, freedom, spread, wrong_faces
 from lora_pipeline.stages.grade.interval import interval, told
 from lora_pipeline.stages.grade.likeness import Yardstick, cosines, likeness
-from lora_pipeline.stages.grade.memorising import is_copy, memorising, nearest_among
+from lora_pipeline.stages.grade.memorising import COPY_BITS, copy_bits, is_copy, memorising, nearest_among
 from lora_pipeline.stages.grade.prompt import prompt_followed
 from lora_pipeline.stages.grade.see import glance
 from lora_pipeline.stages.grade.seen import Seen
@@ -115,7 +115,11 @@ def test_a_copy_is_known_though_compressed_mirrored_or_blurred_and_the_subject_e
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)),
     ):
         assert is_copy(shown(copy), photos)
+    red, green, blue = original.split()
+    repainted = Image.merge("RGB", (blue, green, red))
+    assert copy_bits(glance(repainted).prints, glance(original).prints) <= COPY_BITS
     for other in (
+        repainted,
         drawn(shirt_colour="yellow", background_colour="grey", expression="laugh"),
         drawn(shirt_colour="red", background_colour="blue", framing="medium", yaw_deg=20.0),
         drawn(random_identity(np.random.default_rng(8), "man"), shirt_colour="red", background_colour="blue"),
@@ -189,7 +193,8 @@ def line(*places: float) -> list[Seen]:
 def test_drift_is_told_beside_what_another_seed_changes_and_bleeding_as_a_share_of_the_way() -> None:
     yardstick = Yardstick("face", [(0.0, 0.0)])
     base, own = line(1.0, 1.2), line(0.2, 0.2)
-    assert another_seed(base, yardstick) == 0.2
+    assert another_seed([*base, at(9.0, "two", 1), at(9.2, "two", 2)], yardstick) == pytest.approx(0.2)
+    assert another_seed(base[:1], yardstick) is None
     assert drifted(line(0.9, 0.7), base, yardstick) == [pytest.approx(0.1), pytest.approx(0.5)]
     # the base model's others stand at 1.1 in the middle, the epoch's own pictures at 0.2: the way is 0.9
     assert bled(line(1.1, 0.2), base, own, yardstick) == [pytest.approx(0.0), pytest.approx(1.0)]

@@ -214,7 +214,7 @@ def test_the_plot_is_a_picture_and_always_the_same(grids, checkpoints, embed, tm
     assert scores_plot(weak).startswith(b"\x89PNG")
 
 
-OTHERS = ("a photo of a woman",)
+OTHERS = ("a photo of a woman", "a woman", "a woman outside")
 
 
 def test_others_are_judged_for_drift_and_not_for_likeness(checkpoints, painter, base, embed, tmp_path: Path) -> None:
