@@ -313,6 +313,8 @@ def test_embedders_and_judges_look_once_at_each_picture(grids, checkpoints, embe
     assert len(eye.seen) == 13
     judge([102, 51], Redness("another", seen=eye.seen))
     assert len(eye.seen) == 13 + 13
+    judge([90, 51], Redness("another", seen=eye.seen))  # an epoch that was trained anew
+    assert len(eye.seen) == 13 + 13 + 4
 
 
 def test_a_pick_is_the_chosen_one(grids, checkpoints, embed, tmp_path: Path) -> None:
