@@ -195,6 +195,7 @@ def score(work: Work) -> Outcome:
     learnt = fitting.without_held_out(work.made("encode"), settings.fit)
     held_out = {str(row.data["photo"]) for row in fitting.held_out(learnt).kept}
     subject, trained = _whose_faces(work, held_out)
+    embedders, judges = _scorers(settings)
     outcome = grading.score(
         grids,
         checkpoints,
@@ -210,8 +211,8 @@ def score(work: Work) -> Outcome:
         held_out=held_out,
         trained=trained,
         held_out_losses=fitting.held_out_losses(checkpoints),
-        embedders=_embedders(settings),
-        judges=_judges(settings),
+        embedders=embedders,
+        judges=judges,
     )
     grading.make_chart(outcome.manifest, folder)
     grading.make_grid(grids, checkpoints, folder, outcome.manifest)
@@ -226,29 +227,26 @@ def _whose_faces(work: Work, held_out: set[str]) -> tuple[list[tuple[float, ...]
     return (aside, rest) if aside else (rest, [])
 
 
-def _embedders(settings: Settings) -> dict[str, grading.Embedder]:
-    """Those that the settings name, the surest of things first, by the names that Ruiz et al. 2023 gave the scores."""
+def _scorers(settings: Settings) -> tuple[dict[str, grading.Embedder], list[grading.Judge]]:
+    """Embedders that the settings name, the surest of things first; judges of prompts: CLIP if it is named, and in the drawn world the reader
+    that was calibrated on it.
+    """
     from lora_pipeline.models.clip import Clip
     from lora_pipeline.models.dino import Dino
 
-    named: dict[str, grading.Embedder] = {}
+    embedders: dict[str, grading.Embedder] = {}
+    judges: list[grading.Judge] = []
     if settings.grade.dino_model:
-        named["DINOv2"] = Dino.open(settings.grade.dino_model)
+        embedders["DINOv2"] = Dino.open(settings.grade.dino_model)
     if settings.grade.clip_model:
-        named["CLIP-I"] = Clip.open(settings.grade.clip_model)
-    return named
-
-
-def _judges(settings: Settings) -> list[grading.Judge]:
-    """Of prompts: CLIP if it is named, and in the drawn world the reader that was calibrated on it."""
-    from lora_pipeline.models.clip import Clip
-
-    judges: list[grading.Judge] = [Clip.open(settings.grade.clip_model)] if settings.grade.clip_model else []
+        clip = Clip.open(settings.grade.clip_model)
+        embedders["CLIP-I"] = clip
+        judges.append(clip)
     if settings.base.model == "bundled":
         from lora_pipeline.demo.attributes import Attributes
 
         judges.append(Attributes())
-    return judges
+    return embedders, judges
 
 
 def publish(work: Work) -> Outcome:

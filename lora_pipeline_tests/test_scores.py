@@ -41,13 +41,13 @@ def test_held_out_photos_are_what_epochs_are_measured_by_if_they_show_the_subjec
 
 
 def test_the_drawn_world_is_judged_by_its_reader_and_others_by_what_is_named(tmp_path: Path) -> None:
-    (judge,) = flow._judges(bundled_person())
+    embedders, (judge,) = flow._scorers(bundled_person())
+    assert embedders == {}
     assert isinstance(judge, Attributes)
-    assert flow._judges(Settings()) == []
-    assert flow._embedders(Settings()) == {}
+    assert flow._scorers(Settings()) == ({}, [])
     for name in ("clip_model", "dino_model"):
         with pytest.raises(ModelError, match=rf"grade\.{name} names the folder"):
-            flow._embedders(Settings().changed({"grade": {name: str(tmp_path)}}, "test"))
+            flow._scorers(Settings().changed({"grade": {name: str(tmp_path)}}, "test"))
 
 
 def test_pictures_of_others_are_drawn_beside_those_of_the_subject(work: Work) -> None:

@@ -63,7 +63,7 @@ def score(
         kind: only `person` is judged by faces.
         progress: told after each picture.
         embedder: name and version of what `embed` is; another one looks at all pictures anew.
-        pictures: the training pictures (file role `picture`). Without them, and for kinds without faces, the last epoch is chosen.
+        pictures: the training pictures (file role `picture`). Without them nothing is said of copies, and of kinds without faces the last epoch is chosen.
         others: prompts without the trigger, as they were drawn: they are judged for drift alone.
         held_out: ids of the photos that trained nothing.
         trained: descriptors of the subject's face in the other photos, if `subject` is of held-out ones.
@@ -76,9 +76,8 @@ def score(
         ModelError: an embedder's or a judge's weights cannot be opened.
     """
     epochs = [0, *sorted(Checkpoint.of(row).epoch for row in checkpoints.kept)]
-    rows = [
-        row for row in grids.rows if _epoch(row) in epochs and "@" not in row.id
-    ]  # which ends in @strength if that is not 1
+    # the id of a picture at another strength than 1 ends in it: @0.5
+    rows = [row for row in grids.rows if _epoch(row) in epochs and "@" not in row.id]
     if not rows or len(epochs) == 1:
         raise PipelineError(
             "there is no validation picture of any epoch to judge; draw them first (the asset validation_grids)"

@@ -72,6 +72,12 @@ def test_while_the_last_epoch_is_the_nearest_it_is_to_train_on() -> None:
     assert advice(curve(0.5, 0.4), 0.02).startswith("keep training")
 
 
+def test_a_run_that_learned_nothing_is_told_so_and_epochs_without_faces_do_not_count() -> None:
+    assert advice(curve(0.5, 0.55, 0.53), 0.02).startswith("nothing learned")
+    lost = curve(0.5, 0.3, 0.29, 0.1)
+    assert advice([*lost[:3], replace(lost[3], faces_found=0.5)], 0.02) == "stopped improving at epoch 1"
+
+
 def test_an_end_of_improving_is_named_by_its_epoch() -> None:
     assert advice(curve(0.5, 0.3, 0.21, 0.20, 0.24), 0.02) == "stopped improving at epoch 2"
     assert advice(curve(0.5, 0.3, 0.21, 0.25, 0.205), 0.02) == "stopped improving at epoch 2"
