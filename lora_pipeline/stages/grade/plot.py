@@ -63,7 +63,14 @@ def scores_plot(scores: Manifest) -> bytes:
         value = _or(told[one.epoch].value, 0.0)
         if one.vetoes:
             axes.plot(
-                [one.epoch], [value], marker="x", markersize=11, markeredgewidth=2.5, color=_RED, linestyle="none"
+                [one.epoch],
+                [value],
+                marker="x",
+                markersize=11,
+                markeredgewidth=2.5,
+                color=_RED,
+                linestyle="none",
+                zorder=5,
             )
         if one.chosen or one.runner_up:
             what = "picked" if one.picked else "chosen" if one.chosen else "runner-up"
@@ -79,13 +86,9 @@ def scores_plot(scores: Manifest) -> bytes:
                 label=f"{what}: epoch {one.epoch} ({value:.2f})",
             )
         if one.faces_found not in (0.0, 1.0):
-            axes.annotate(
-                f"face in {one.faces_found:.0%}",
-                (one.epoch, value),
-                textcoords="offset points",
-                xytext=(9, -14),
-                fontsize=8,
-                color=_GREY,
+            where = axes.get_xaxis_transform()  # at the foot, where no curve runs
+            axes.text(
+                one.epoch, 0.02, f"face in {one.faces_found:.0%}", transform=where, ha="center", fontsize=8, color=_GREY
             )
     if any(one.vetoes for one in epochs):
         axes.plot([], [], marker="x", markersize=9, markeredgewidth=2.5, color=_RED, linestyle="none", label="vetoed")
