@@ -230,15 +230,21 @@ def draw(work: Work) -> Outcome:
     """`lora_checkpoints` → `validation_grids`, all of them in one picture, those of each prompt in one, and the page to judge by."""
     folder, checkpoints, asked = work.folder("grids"), work.made("fit"), _asked(work)
     settings = work.settings.grade.model_copy(update={"negative_prompt": asked.negative})
-    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, asked.texts, progress=work.progress)
+    prompts = (*asked.texts, *_of_others(work))
+    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, prompts, progress=work.progress)
     grading.make_grid(outcome.manifest, checkpoints, folder)
     grading.make_prompt_grids(outcome.manifest, folder)
     _make_page(work, outcome.manifest)
     return outcome
 
 
+def _of_others(work: Work) -> tuple[str, ...]:
+    """The prompts of others of the class, filled in."""
+    return tuple(work.subject.fill(prompt) for prompt in work.settings.grade.other_prompts)
+
+
 def _asked(work: Work) -> grading.Prompts:
-    """The validation prompts, filled in."""
+    """The validation prompts of the subject, filled in."""
     subject = work.subject
     asked = grading.prompts_of(work.settings.grade, subject.kind, work.store.subject(subject.name))
     return replace(asked, texts=tuple(subject.fill(prompt) for prompt in asked.texts))
@@ -289,21 +295,31 @@ def _checkpoint_file(work: Work, digest: str) -> Path:
 
 def score(work: Work) -> Outcome:
     """`validation_grids` → `checkpoint_scores`. The face embedder is the one that `crop` knew the subject by."""
-    from lora_pipeline.models.faces import embedder, identity
+    from lora_pipeline.models.faces import face_reader, identity
 
-    grids, checkpoints, folder = work.made("grids"), work.made("fit"), work.folder("scores")
+    grids, checkpoints, folder, settings = work.made("grids"), work.made("fit"), work.folder("scores"), work.settings
+    held_out = _held_out(work)
+    subject, trained = _whose_faces(work, held_out)
+    embedders, judges = _scorers(settings)
     outcome = grading.score(
         grids,
         checkpoints,
         folder,
-        work.settings.grade,
-        cropping.subject_descriptors(work.folder("crop")),
-        embedder(work.settings.crop),
+        settings.grade,
+        subject,
+        face_reader(settings.crop),
         work.subject.kind,
         work.progress,
-        embedder=identity(work.settings.crop),
+        embedder=identity(settings.crop),
         pictures=work.made("conceal"),
+        others=_of_others(work),
+        held_out=held_out,
+        trained=trained,
+        held_out_losses=fitting.held_out_losses(checkpoints),
+        embedders=embedders,
+        judges=judges,
     )
+    grading.make_chart(outcome.manifest, folder)
     grading.make_grid(grids, checkpoints, folder, outcome.manifest)
     _make_page(work, grids, outcome.manifest)
     _sweep_strengths(work, grids, outcome.manifest)
@@ -314,17 +330,17 @@ def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
     """Where the chosen epoch was drawn at several strengths: which of them to recommend. Only faces say how near a picture comes."""
     import numpy as np
 
-    from lora_pipeline.models.faces import embedder, identity
+    from lora_pipeline.models.faces import face_reader, identity
 
     chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
     if work.subject.kind != "person" or not chosen:
         return
-    embed = embedder(work.settings.crop)
-    mean = np.asarray(cropping.subject_descriptors(work.folder("crop")), dtype=np.float64).mean(0)
+    read = face_reader(work.settings.crop)
+    mean = np.asarray(_whose_faces(work, _held_out(work))[0], dtype=np.float64).mean(0)
 
     def distance(picture: "Image") -> float | None:
-        found = embed(picture)
-        return None if found is None else float(np.linalg.norm(np.asarray(found, dtype=np.float64) - mean))
+        found = read(picture)
+        return None if found is None else float(np.linalg.norm(np.asarray(found.descriptor, dtype=np.float64) - mean))
 
     grading.sweep(
         grids,
@@ -336,6 +352,42 @@ def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
         work.settings.grade.overfit_tolerance,
         work.progress,
     )
+
+
+def _held_out(work: Work) -> set[str]:
+    """Photos that are kept aside for the held-out loss."""
+    learnt = fitting.without_held_out(work.made("encode"), work.settings.fit)
+    return {str(row.data["photo"]) for row in fitting.held_out(learnt).kept}
+
+
+def _whose_faces(work: Work, held_out: set[str]) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+    """Descriptors that epochs are measured by, and the subject's others: those of held-out photos and of the rest, if some are held out, else all and none."""
+    folder = work.folder("crop")
+    aside = cropping.subject_descriptors(folder, held_out) if held_out else []
+    rest = cropping.subject_descriptors(folder, set(cropping.decided_faces(folder)) - held_out)
+    return (aside, rest) if aside else (rest, [])
+
+
+def _scorers(settings: Settings) -> tuple[dict[str, grading.Embedder], list[grading.Judge]]:
+    """Embedders that the settings name, the surest of things first; judges of prompts: CLIP if it is named, and in the drawn world the reader
+    that was calibrated on it.
+    """
+    from lora_pipeline.models.clip import Clip
+    from lora_pipeline.models.dino import Dino
+
+    embedders: dict[str, grading.Embedder] = {}
+    judges: list[grading.Judge] = []
+    if settings.grade.dino_model:
+        embedders["DINOv2"] = Dino.open(settings.grade.dino_model)
+    if settings.grade.clip_model:
+        clip = Clip.open(settings.grade.clip_model)
+        embedders["CLIP-I"] = clip
+        judges.append(clip)
+    if settings.base.model == "bundled":
+        from lora_pipeline.demo.attributes import Attributes
+
+        judges.append(Attributes())
+    return embedders, judges
 
 
 def publish(work: Work) -> Outcome:

@@ -50,6 +50,8 @@ def _result(work: Work) -> list[str]:
                 f"identity distance to the subject: base model {base.identity_distance:.3f}, chosen LoRA {chosen.identity_distance:.3f}"
             )
         lines += [f"chosen: epoch {chosen.epoch}", f"why: {chosen.reason}"]
+        lines += [f"runner-up: epoch {score.epoch}" for score in scores if score.runner_up]
+        lines += [f"advice: {chosen.advice}"] if chosen.advice else []
     checkpoints, released = work.made("fit"), work.made("publish")
     lines.append(f"grid: {work.folder('scores') / 'grid.png'}")
     if checkpoints.kept:

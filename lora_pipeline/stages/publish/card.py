@@ -249,7 +249,7 @@ def _why(card: CardFacts, chosen: Chosen) -> str:
     measure = (
         "Identity distance: median Euclidean distance of the face descriptors in an epoch's validation pictures to the mean of the subject's; less is nearer."
         if faces
-        else "Distance: of the validation pictures to the training pictures by colours and edges alone, a weak measure; less is nearer."
+        else f"Distance: of the validation pictures to the training pictures {_by(chosen)}; less is nearer."
     )
     return f"""## Why this epoch
 
@@ -320,6 +320,13 @@ def _limits(card: CardFacts) -> str:
 {person if card.kind == "person" else thing}
 What it draws may be wrong in any detail, and carries the base model's biases.
 """
+
+
+def _by(chosen: Chosen) -> str:
+    """What the distance of things was taken by: an embedder, or what needs none."""
+    weak = "by colours and edges"
+    by = next((one.name.removeprefix("distance ") for one in _chosen(chosen).measures), weak)
+    return f"{weak} alone, a weak measure" if by == weak else by
 
 
 def _chosen(chosen: Chosen) -> Score:

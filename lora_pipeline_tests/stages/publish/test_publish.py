@@ -14,7 +14,7 @@ from lora_pipeline.errors import PipelineError
 from lora_pipeline.families import family
 from lora_pipeline.families.lora_file import lora_bytes, read_metadata, write_lora
 from lora_pipeline.manifest import Manifest
-from lora_pipeline.records import Checkpoint, Example, File, Row, Score
+from lora_pipeline.records import Checkpoint, Example, File, Measure, Row, Score
 from lora_pipeline.settings import BaseSettings, PublishSettings, Settings
 from lora_pipeline.stages.publish import CardFacts, publish
 from lora_pipeline.stages.publish.card import BaseFacts, base_facts
@@ -537,6 +537,27 @@ def test_a_weight_too_large_for_the_precision_is_told(tiny_base, checkpoints, tm
     made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
     assert made.report.failed == 1
     assert "too large for fp16" in made.manifest.rows[0].reason
+
+
+@pytest.mark.parametrize(
+    ("measures", "words"),
+    [
+        ((), "by colours and edges alone, a weak measure; less"),
+        ((Measure("distance by colours and edges", "likeness", "less", 0.3),), "by colours and edges alone, a weak"),
+        ((Measure("distance by DINOv2", "likeness", "less", 0.3),), "to the training pictures by DINOv2; less"),
+    ],
+)
+def test_the_card_of_a_thing_says_what_its_distance_was_taken_by(
+    measures, words: str, tiny_base, checkpoints, tmp_path: Path
+) -> None:
+    rows = [
+        Row(row.id, row.key, data=replace(Score.of(row), measures=measures).data())
+        for row in judged(tmp_path / "s").rows
+    ]
+    scores = manifest.write(tmp_path / "s", rows)
+    made = publish(scores, checkpoints, tmp_path / "out", PublishSettings(), tiny_base, replace(CARD, kind="product"))
+    card = made.manifest.path(made.manifest.rows[0], "card").read_text(encoding="utf-8")
+    assert words in card
 
 
 def test_without_a_choice_or_its_checkpoint_it_says_what_to_do(tiny_base, checkpoints, tmp_path: Path) -> None:
