@@ -127,6 +127,7 @@ def forget_runs(store: Store, name: str) -> int:
         if any(not run.is_finished for run in runs):
             raise PipelineError(f"a run of {name} is going on: end it in the UI, or wait for it, and forget then")
         for run in runs:
+            instance.compute_log_manager.delete_logs(prefix=[run.run_id])
             instance.delete_run(run.run_id)
         _vacuum(home)
         return len(runs)
