@@ -182,9 +182,13 @@ def lineage(
     home: Home = None,
 ) -> None:
     """Which photos made this, or what this photo went into."""
+    from lora_pipeline import recall
     from lora_pipeline.lineage import ask
 
-    print("\n".join(ask(_store(home), name, of)))
+    store = _store(home)
+    told = "\n".join(ask(store, name, of))
+    called_back = [f"{folder}: {why}" for folder, why in recall.under(store.work(name, "fit").parent) if folder in told]
+    print("\n".join([told, *called_back]))
 
 
 @app.command()

@@ -131,7 +131,9 @@ def pool(work: Work) -> list[encoding.Pooled]:
     others = [load(work.store, name) for name in names(work.store) if name != mine.name]
     return [
         encoding.Pooled(
-            other.name, manifest.read(work.store.work(other.name, "conceal")), refused=other.refuses_pool(mine)
+            other.name,
+            manifest.read(work.store.work(other.name, "conceal")),
+            refused=other.refuses_pool(mine) or consent.objection(other, "training"),
         )
         for other in others
         if (other.kind, other.class_word.casefold()) == (mine.kind, mine.class_word.casefold())
@@ -271,8 +273,7 @@ def _recalled(work: Work) -> str:
 
 def recalled_runs(work: Work) -> list[tuple[str, str]]:
     """Folders of runs and releases of which files are recalled, and why."""
-    folders = [*sorted(work.folder("fit").glob("runs/*")), work.folder("publish")]
-    return [(str(folder), told.in_words()) for folder in folders if (told := recall.recalled(folder)) is not None]
+    return recall.under(work.folder("fit").parent)
 
 
 def place(work: Work, tree: Path) -> list[Path]:

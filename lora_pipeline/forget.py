@@ -26,6 +26,7 @@ from lora_pipeline.manifest import read, rewrite, write
 from lora_pipeline.records import Example, Face, Row
 from lora_pipeline.stages.collect import FORGOTTEN
 from lora_pipeline.stages.crop import decided_faces
+from lora_pipeline.stages.describe.hand import written
 from lora_pipeline.stages.publish import copies
 from lora_pipeline.store import Store, digest_file, write_text
 from lora_pipeline.subject import FILE, load, names
@@ -187,7 +188,7 @@ def _photos(store: Store, subject: str, what: str, ids: Collection[str]) -> Forg
         subject,
         what,
         photos,
-        [path for id in wanted if (path := _own_file(source.get(id), mine))],
+        [path for id in wanted for path in _own_files(store.subject(subject), id, source.get(id), mine)],
         _derived(mine, lambda row: _is_of(row, set(wanted))),
         _by_folder(files),
         sorted({other for other, _ in beside}),
@@ -292,10 +293,12 @@ def _all_work(store: Store) -> list[Path]:
     return sorted(path for path in (store.data / "work").glob("*") if path.is_dir() and not path.name.startswith("."))
 
 
-def _own_file(row: Row | None, mine: Path) -> str:
-    """The person's file that a photo is; empty for one out of an archive, a video or a server."""
+def _own_files(folder: Path, id: str, row: Row | None, mine: Path) -> list[str]:
+    """The person's files of a photo: itself, but for one out of an archive, a video or a server, and the caption that they wrote."""
     path = "" if row is None else str(row.data.get("path", ""))
-    return "" if not path or Path(path).is_relative_to(mine) else path
+    caption = written(folder / "captions", id)
+    files = [] if not path or Path(path).is_relative_to(mine) else [path]
+    return files if caption is None else [*files, str(caption.file)]
 
 
 def _trained_on(mine: Path) -> dict[str, str]:

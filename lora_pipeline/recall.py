@@ -76,6 +76,12 @@ def recalled(folder: Path) -> Recall | None:
     return Recall(told["recalled_on"], tuple(told["photos"]), told["files"])
 
 
+def under(work: Path) -> list[tuple[str, str]]:
+    """Folders of a subject's runs and release of which files are recalled, and why."""
+    folders = [*sorted(work.glob("fit/runs/*")), work / "publish"]
+    return [(str(folder), told.in_words()) for folder in folders if (told := recalled(folder)) is not None]
+
+
 def call_back(folder: Path, photos: Collection[str], files: Mapping[str, str], today: datetime.date) -> None:
     """Mark files of a folder as trained on photos that are forgotten, beside those marked before."""
     before = recalled(folder) or Recall("", ())

@@ -23,7 +23,7 @@ from lora_pipeline.records import Checkpoint, Example, File, Row
 from lora_pipeline.settings import BaseSettings
 from lora_pipeline.stages.crop import decided_faces
 from lora_pipeline.stages.fit.fit import planned
-from lora_pipeline.store import Store, digest_file, digest_tree
+from lora_pipeline.store import Store, digest_file, digest_tree, write_text
 from lora_pipeline.subject import Subject, load, new
 
 TODAY = datetime.date(2026, 5, 4)
@@ -168,8 +168,11 @@ def left_of(world: World, name: str) -> list[str]:
 
 
 def test_what_depends_on_a_photo_is_shown_and_nothing_changes(world: World) -> None:
+    write_text(world.store.subject("ann") / "captions" / "alone.txt", "at home")
     before = digest_tree(world.store.data)
     told = plan(world.store, "ann", "alone.png")
+    captions = [str(world.store.subject("ann") / "captions" / "alone.txt")]
+    assert told.originals == [str(world.photos / "alone-small.png"), str(world.photos / "alone.png"), *captions]
     assert set(told.photos) == {"alone.png", "alone-small.png"}  # else the copy would be trained on in its place
     assert told.photos["alone.png"] == digest_file(world.photos / "alone.png")
     assert told.derived == {
@@ -362,6 +365,11 @@ def test_the_terminal_shows_first_and_asks_for_yes(world: World) -> None:
     done = CliRunner().invoke(app, ["forget", "ann", "alone.png", "--yes", *home])
     assert "Done: 7 files removed, 0 runs taken out of Dagster's log." in done.output
     assert recall.recalled(run_of(world, NEW)) is not None
+    told = CliRunner().invoke(app, ["lineage", "ann", "1", *home])
+    assert f"{run_of(world, NEW)}: recalled on {datetime.date.today()}" in told.output
+    told = CliRunner().invoke(app, ["lineage", "ann", str(run_of(world, OLD) / "epoch-0001.safetensors"), *home])
+    assert told.exit_code == 0
+    assert "recalled" not in told.output
 
 
 def test_hashes_and_days_alone_stand_in_the_list(tmp_path: Path) -> None:

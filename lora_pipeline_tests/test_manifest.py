@@ -571,7 +571,9 @@ def test_rows_are_taken_out_of_every_table_also_of_a_run_that_was_cut_off(tmp_pa
     write_text(tmp_path / "manifest.journal.jsonl", "".join(f"{json.dumps(rest | row)}\n" for row in journal))
     assert rewrite(tmp_path, lambda row: None if row.id in "abc" else row) == 2  # b's and c's: another row names a's
     assert (read(tmp_path).rows, read(tmp_path, "other").rows) == ((), ())
-    assert [json.loads(line)["id"] for line in (tmp_path / "manifest.journal.jsonl").read_text().splitlines()] == ["stays"]
+    assert [json.loads(line)["id"] for line in (tmp_path / "manifest.journal.jsonl").read_text().splitlines()] == [
+        "stays"
+    ]
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"a.txt"}
     assert "b.txt" not in (tmp_path / "manifest.digests.json").read_text()
     assert rewrite(tmp_path / "nothing", lambda _: None) == 0

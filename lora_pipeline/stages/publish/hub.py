@@ -32,7 +32,7 @@ def push(row: Row, folder: Path, repo: str, public: bool, today: datetime.date) 
     adds = {file.path: folder / file.path for role, file in sorted(row.files.items()) if role not in _STAYS}
     try:
         api.create_repo(repo, private=not public, exist_ok=True)
-        there = api.repo_info(repo)
+        there = api.model_info(repo)
         if not public and not there.private:
             raise PipelineError(f"{repo} is there already, and public: make it private first, or say --public")
         # Pictures of an earlier release, which perhaps may not be shown any more.
