@@ -291,11 +291,14 @@ def push(work: Work, repo: str, public: bool) -> str:
     """Put the released LoRA on the Hugging Face hub, and return its address there.
 
     Raises:
-        SubjectError: the consent does not cover giving the LoRA to others: the hub is one.
+        SubjectError: the consent does not cover giving the LoRA to others (the hub is one), or showing the pictures on its card.
         PipelineError: nothing is released, it is recalled, or the hub refuses it.
     """
     consent.refuse(work.subject, "share_file")
-    return publishing.push(_released(work), work.folder("publish"), repo, public, datetime.date.today())
+    row = _released(work)
+    if "preview" in row.files:  # it was allowed when the card was written
+        consent.refuse(work.subject, "share_pictures")
+    return publishing.push(row, work.folder("publish"), repo, public, datetime.date.today())
 
 
 def _released(work: Work) -> Row:

@@ -279,8 +279,8 @@ def test_what_runs_remember_keeps_the_digest_and_loses_name_and_words(world: Wor
         assert len(rows) == (4 if key == OLD else 5)
 
 
-def face_of(world: World, photo: str, whose: str) -> str:
-    faces = sorted(decided_faces(world.work("crop"))[photo], key=lambda face: face.box)
+def face_of(world: World, photo: str, whose: str, subject: str = "ann") -> str:
+    faces = sorted(decided_faces(world.work("crop", subject))[photo], key=lambda face: face.box)
     (number,) = [number for number, face in enumerate(faces, start=1) if face.whose == whose]
     return f"{photo}#{number}"
 
@@ -370,6 +370,32 @@ def test_the_terminal_shows_first_and_asks_for_yes(world: World) -> None:
     told = CliRunner().invoke(app, ["lineage", "ann", str(run_of(world, OLD) / "epoch-0001.safetensors"), *home])
     assert told.exit_code == 0
     assert "recalled" not in told.output
+
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real photos (../shared/data) are not here")
+def test_a_man_who_stands_beside_another_is_forgotten_on_both_photos(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    photos = REAL / "person_a" / "photos"
+    consent = {"given_by": "public domain photographs", "given_on": "2026-01-01", "scope": "tests"}
+    given = {"name": "a", "kind": "person", "photos": photos, "trigger": "zx1", "class": "man", "recipe": "sd15_person"}
+    new(store, Subject.model_validate({**given, "consent": consent}))
+    work = flow.work(store, "a")
+    for step in STAGES[:3]:
+        flow.take(step, work)
+    told = plan(store, "a", face_of(World(store), "two_standing.jpg", "stranger", "a"))
+    assert set(told.photos) == {"two_standing.jpg", "two_waving.jpg"}
+    before = digest_tree(photos)
+    carry_out(store, told, TODAY)
+    assert digest_tree(photos) == before
+    for step in STAGES[:3]:
+        flow.take(step, work)
+    assert set(decided_faces(work.folder("crop"))).isdisjoint(told.photos)
+    assert "portrait_letterboxed_480.jpg" in plan(store, "a", "portrait.jpg").photos  # a copy of it
 
 
 def test_hashes_and_days_alone_stand_in_the_list(tmp_path: Path) -> None:

@@ -153,3 +153,7 @@ def test_what_is_forgotten_is_not_unpacked_again_and_comes_back_when_it_may(arch
     assert originals(work.with_name("new")) == {picture(2)}
     assert states(run(archive, work)) == {"a.png": "kept", "b.png": "kept"}
     assert originals(work) == {picture(1), picture(2)}
+
+    pack(archive, **{"a.png": picture(1)})
+    collect(archive, work.with_name("alone"), CollectSettings(), forgotten=days)
+    assert originals(work.with_name("alone")) == set()

@@ -26,6 +26,7 @@ FILES = {
     "card": ("README.md", b"# zx1"),
     "lineage": ("lineage.json", b'{"photos": [{"path": "holiday/jane.jpg"}]}'),
     "picture 01": ("images/01.png", b"a picture"),
+    "preview": ("zx1-webui.preview.png", b"a picture"),
 }
 
 
@@ -124,7 +125,7 @@ def hub() -> Iterator[Hub]:
 
 
 def push(
-    hub: Hub, home: Path, *more: str, uses: tuple[str, ...] = ("training", "share_file")
+    hub: Hub, home: Path, *more: str, uses: tuple[str, ...] = ("training", "share_file", "share_pictures")
 ) -> subprocess.CompletedProcess[str]:
     """Release as the terminal does, in a process of its own, since huggingface_hub reads its address when it is imported."""
     store = Store(home / "data")
@@ -184,9 +185,16 @@ def test_what_is_public_already_is_not_added_to_unasked(hub: Hub, tmp_path: Path
     assert "zx1.safetensors" in hub.files
 
 
-def test_without_the_consent_to_share_nothing_is_asked(hub: Hub, tmp_path: Path) -> None:
-    done = push(hub, tmp_path, uses=("training", "share_pictures"))
+@pytest.mark.parametrize(
+    ("uses", "words"),
+    [
+        (("training", "share_pictures"), "giving the LoRA to others (it covers training, share_pictures)"),
+        (("training", "share_file"), "showing others pictures drawn with the LoRA (it covers training, share_file)"),
+    ],
+)
+def test_without_the_consent_to_share_nothing_is_asked(hub: Hub, tmp_path: Path, uses, words: str) -> None:
+    done = push(hub, tmp_path, uses=uses)
     assert done.returncode == 2
-    assert "does not cover giving the LoRA to others (it covers training, share_pictures)" in done.stderr
+    assert f"does not cover {words}" in done.stderr
     assert "Traceback" not in done.stderr
     assert hub.private is None
