@@ -272,7 +272,7 @@ def _recalled(work: Work) -> str:
 
 
 def recalled_runs(work: Work) -> list[tuple[str, str]]:
-    """Folders of runs and releases of which files are recalled, and why."""
+    """Folders of runs and of the release in which recalled files lie, and why these are."""
     return recall.under(work.folder("fit").parent)
 
 
@@ -306,9 +306,7 @@ def _released(work: Work) -> Row:
     if not made.kept:
         raise PipelineError(f"nothing of {work.subject.name} is released yet: lora-pipeline run {work.subject.name}")
     row, told = made.kept[0], recall.recalled(made.folder)
-    if told is not None and any(
-        row.files[role].digest in told.files.values() for role in ("lora", "webui") if role in row.files
-    ):
+    if told is not None and told.holds(file.digest for file in row.files.values()):
         raise PipelineError(
             f"the released LoRA is {told.in_words()}; run again, which trains without them: lora-pipeline run {work.subject.name}"
         )

@@ -7,12 +7,12 @@
 import datetime
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lora_pipeline.errors import SubjectError
-from lora_pipeline.store import write_text
+from lora_pipeline.store import digest_file, write_text
 
 FORGOTTEN, RECALLED = "forgotten.txt", "recalled.json"
 
@@ -33,6 +33,10 @@ class Recall:
     recalled_on: str
     photos: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def holds(self, digests: Iterable[str]) -> bool:
+        """Whether a file of one of these SHA-256 is among them."""
+        return not set(self.files.values()).isdisjoint(digests)
 
     def in_words(self) -> str:
         """In a sentence, without its end."""
@@ -77,9 +81,17 @@ def recalled(folder: Path) -> Recall | None:
 
 
 def under(work: Path) -> list[tuple[str, str]]:
-    """Folders of a subject's runs and release of which files are recalled, and why."""
-    folders = [*sorted(work.glob("fit/runs/*")), work / "publish"]
-    return [(str(folder), told.in_words()) for folder in folders if (told := recalled(folder)) is not None]
+    """Folders of a subject's runs and release in which recalled files still lie, and why these are.
+
+    A run's files are never written over; what is released is, by the next run, and then the mark is of files that are gone.
+    """
+    found: list[tuple[str, str]] = []
+    for folder in (*sorted(work.glob("fit/runs/*")), work / "publish"):
+        told = recalled(folder)
+        there = [] if told is None else [folder / name for name in told.files if (folder / name).is_file()]
+        if told is not None and there and (folder.name != "publish" or told.holds(map(digest_file, there))):
+            found.append((str(folder), told.in_words()))
+    return found
 
 
 def call_back(folder: Path, photos: Collection[str], files: Mapping[str, str], today: datetime.date) -> None:

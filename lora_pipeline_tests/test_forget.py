@@ -351,8 +351,11 @@ def test_what_is_recalled_is_told_and_not_handed_out(world: World, tmp_path: Pat
     assert agreed(work) == "consent: Ann, 2026-01-01: tests (training)"
     carry_out(world.store, plan(world.store, "ann", "two.png"), TODAY)
     assert f"runs/{NEW[:16]}: recalled on 2026-05-04: it was trained on 1 photo that must be forgotten" in agreed(work)
+    assert f"{work.folder('publish')}: recalled" in agreed(work)
     with pytest.raises(PipelineError, match="the released LoRA is recalled on 2026-05-04"):
         flow.place(work, tmp_path / "ui")
+    save_file({"weight": np.ones(2, dtype=np.float16)}, world.work("publish") / "zx1.safetensors")  # the next release
+    assert f"{work.folder('publish')}: recalled" not in agreed(work)
 
 
 def test_the_terminal_shows_first_and_asks_for_yes(world: World) -> None:

@@ -25,6 +25,7 @@ def released_lora(work: Work, outcome: Outcome) -> Shown:
     pictures = [replace(row, files={"picture": file}) for role, file in row.files.items() if role.startswith("picture")]
     if pictures:
         shown["pictures on the card"] = sheet(made, pictures)
-    if (told := recall.recalled(made.folder)) is not None:
-        shown["recalled"] = f"{len(told.files)} released files: {told.in_words()}"
+    told = recall.recalled(made.folder)
+    if told is not None and told.holds(file.digest for file in row.files.values()):
+        shown["recalled"] = told.in_words()
     return shown, []

@@ -1,6 +1,8 @@
 """Consent where it stops a run, and what Dagster itself remembers of a subject that is forgotten."""
 
 import datetime
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,7 +72,8 @@ def test_a_release_is_not_brought_anywhere_without_consent(work: flow.Work, tmp_
 
 @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["ann", "bea"]))
 def sheet(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-    return dg.MaterializeResult(metadata={"photos": dg.MetadataValue.md(f"{MARK}of{context.partition_key}")})
+    # As long as a contact sheet: SQLite keeps such in pages of their own, and their bytes when they are deleted.
+    return dg.MaterializeResult(metadata={"photos": dg.MetadataValue.md(f"{MARK}of{context.partition_key}" * 3000)})
 
 
 def test_dagster_s_log_loses_the_contact_sheets_of_who_is_forgotten(
@@ -94,6 +97,11 @@ def test_dagster_s_log_loses_the_contact_sheets_of_who_is_forgotten(
     assert forget_runs(store, "ann") == 2
     assert not told_of("ann")
     assert told_of("bea")
+    for file in home.rglob(
+        "index.db"
+    ):  # a SQLite that was not built to overwrite what it deletes keeps it in free pages
+        with closing(sqlite3.connect(file)) as database:
+            assert database.execute("PRAGMA freelist_count").fetchone() == (0,)
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
     assert {path.name for path in (home / "storage").iterdir() if path.is_dir() and "-" in path.name} <= {run.run_id}

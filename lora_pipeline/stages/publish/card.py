@@ -94,7 +94,7 @@ class CardFacts:
         """Whether the LoRA may be used for money, as a sentence: by consent, and by the base model's licence."""
         sale = terms(base.licence).sale
         if not self.may_sell:
-            return "No commercial use: the consent does not cover it."
+            return "No commercial use: the consent does not cover it, whatever the licence allows."
         if sale is False:
             return "No commercial use: the base model's licence forbids it, whatever the consent covers."
         if sale is None:
@@ -154,9 +154,13 @@ class Chosen:
 
 
 def licence_of(card: CardFacts, base: BaseFacts) -> str:
-    """The LoRA's own licence by name: the base model's, and no commercial use where the consent does not cover that."""
+    """The LoRA's own licence by name, the base model's if it has none, and that there is no commercial use where the consent does not cover that.
+
+    A consent takes nothing from a licence, which is about the numbers and not about the person; but who reads the licence alone must not
+    think that all which it allows is agreed to.
+    """
     own = card.licence or base.licence
-    return own if card.may_sell or terms(base.licence).sale is False else f"{own}, without commercial use"
+    return own if card.may_sell or terms(base.licence).sale is False else f"{own}; the consent covers no commercial use"
 
 
 def base_facts(base: BaseSettings, digest: str) -> BaseFacts:
@@ -395,6 +399,7 @@ def _licence(card: CardFacts, base: BaseFacts, files: Mapping[str, str]) -> str:
     return f"""## Licence
 
 Base model `{base.model}`: `{base.licence}`. This LoRA: {own}. The base model's terms hold for every picture drawn with it.
+
 {terms(base.licence).forbids}
 
 {card.commercial(base)}

@@ -247,7 +247,7 @@ def test_the_header_says_what_web_uis_show(tiny_base, checkpoints, tmp_path: Pat
         "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": "ohwx",
-        "modelspec.license": "creativeml-openrail-m, without commercial use",
+        "modelspec.license": "creativeml-openrail-m; the consent covers no commercial use",
         "modelspec.trigger_phrase": "ohwx woman",
         "modelspec.resolution": "512x512",
         "modelspec.prediction_type": "epsilon",
@@ -539,7 +539,12 @@ def test_pictures_of_the_chosen_epoch_stand_on_the_card_where_they_may_be_shown(
 @pytest.mark.parametrize(
     ("uses", "licence", "told", "chip"),
     [
-        (("training",), "creativeml-openrail-m", "No commercial use: the consent does not cover it.", "other"),
+        (
+            ("training",),
+            "creativeml-openrail-m",
+            "No commercial use: the consent does not cover it, whatever the licence allows.",
+            "other",
+        ),
         (("commercial",), "creativeml-openrail-m", "and the consent covers it.", "creativeml-openrail-m"),
         (("commercial",), "FLUX.1 [dev] Non-Commercial License", "forbids it, whatever the consent covers", "other"),
         (("commercial",), "my own", "as far as the base model's licence allows it: read that", "my own"),
@@ -558,7 +563,7 @@ def test_the_card_says_whether_it_may_be_used_for_money(
     assert "It holds until 2030-01-01." in text
     assert header["license"] == chip
     if uses == ("training",):
-        assert header["license_name"] == "creativeml-openrail-m-without-commercial-use"
+        assert header["license_name"] == "creativeml-openrail-m-the-consent-covers-no-commercial-use"
     assert told in json.loads((tmp_path / "out" / "ohwx-webui.json").read_text())["notes"]
 
 
