@@ -144,22 +144,28 @@ def carry_out(store: Store, forgetting: Forgetting, today: datetime.date) -> int
         if not (forgetting.what == "subject" and folder.is_relative_to(mine)):
             recall.call_back(folder, digests, files, today)
             _mark_release(folder, digests)
+    _log(store, forgetting, digests, today)  # while runs can still be asked what they were trained on
     for other in _all_work(store):
         gone = _names(forgetting, mine=other == mine)
         _out_of_records(other, gone)
         if other != mine:
             removed += rewrite(other / "encode", lambda row, gone=gone: None if _is_of(row, gone) else row)
-    removed += _whole_tree(mine) if forgetting.what == "subject" else _out_of_the_stages(mine, forgetting, today)
+    return removed + (
+        _whole_tree(mine) if forgetting.what == "subject" else _out_of_the_stages(mine, forgetting, today)
+    )
+
+
+def _log(store: Store, forgetting: Forgetting, digests: Collection[str], today: datetime.date) -> None:
+    """A line of days, digests and counts: no picture, no name."""
     line = {
         "on": str(today),
         "what": forgetting.what,
         "photos": sorted(digests),
-        "removed_files": removed,
+        "made_of_them": dict(forgetting.derived),
         "recall": forgetting.to_recall,
     }
     with (store.data / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
-    return removed
 
 
 def _photos(store: Store, subject: str, what: str, ids: Collection[str]) -> Forgetting:
@@ -383,13 +389,17 @@ def _out_of_the_stages(mine: Path, forgetting: Forgetting, today: datetime.date)
 
 
 def _out_of_records(work: Path, gone: Collection[str]) -> None:
-    """Take names and captions out of what runs remember of their training sets; that there was a photo, and its SHA-256, stays."""
+    """Take names and captions out of what runs remember of their training sets; that there was a photo, and its SHA-256, stays.
+
+    The state of a run that was cut off goes: nothing can go on from it, since its training set is no more.
+    """
     for file in work.glob("fit/runs/*/trained_on.parquet"):
         rows = read(file.parent, TRAINED_ON).rows
         known = sum("forgotten-" in row.id for row in rows)
         after = [_nameless(row, number) if _is_of(row, gone) else row for number, row in enumerate(rows, start=known)]
         if tuple(after) != rows:
             write(file.parent, after, TRAINED_ON)
+            _whole_tree(file.parent / "state")
 
 
 def _nameless(row: Row, number: int) -> Row:

@@ -225,7 +225,8 @@ def test_a_forgotten_photo_leaves_nothing_but_marks_and_digests(world: World) ->
 
     (line,) = (world.store.data / LOG).read_text().splitlines()
     told = json.loads(line)
-    assert set(told) == {"on", "what", "photos", "removed_files", "recall"}
+    assert set(told) == {"on", "what", "photos", "made_of_them", "recall"}
+    assert told["made_of_them"]["face_crops"] == 1
     assert digest in told["photos"]
     assert {"c" * 64, *marked.files.values()} < set(told["recall"])
     assert not any(name in line for name in ("ann", "alone", ".png", "safetensors"))
@@ -271,7 +272,13 @@ def test_a_photo_that_stood_beside_another_subject_is_taken_out_there_too(world:
 
 
 def test_what_runs_remember_keeps_the_digest_and_loses_name_and_words(world: World) -> None:
+    for run in (run_of(world, NEW), run_of(world, BEAS, "bea")):
+        write_text(run / "state" / "state.pt", "a state")
+    own = replace(manifest.read(run, "trained_on").rows[0], files={})
+    manifest.write(run, [own], "trained_on")  # Bea's was of her own photos alone
     carry_out(world.store, plan(world.store, "ann", "two.png"), TODAY)
+    assert not (run_of(world, NEW) / "state").exists()
+    assert (run / "state" / "state.pt").exists()
     for key in (OLD, NEW):
         rows = manifest.read(run_of(world, key), "trained_on").rows
         (nameless,) = [Example.of(row) for row in rows if row.id.startswith("forgotten-")]
@@ -335,6 +342,8 @@ def test_a_forgetting_that_was_cut_off_is_done_again(world: World, monkeypatch: 
         carry_out(world.store, told, TODAY)
     monkeypatch.undo()
     assert planned_on(world)  # it can still be asked for
+    (line,) = (world.store.data / LOG).read_text().splitlines()
+    assert len(json.loads(line)["recall"]) == 8  # two epochs of three runs, the release and its copy
     carry_out(world.store, plan(world.store, "ann", "two.png"), TODAY)
     assert "work/ann/encode/manifest.parquet" not in left_of(world, "two.png")
 
