@@ -84,7 +84,7 @@ class Forgetting:
                 f"removed: all that was made of {self.subject} ({rows or 'nothing'}), its checkpoints and its release"
             )
         if self.marked:
-            told += ["", "to be recalled, since they were trained on it (name, SHA-256):"]
+            told += ["", "trained on it, so to be recalled wherever a copy is (name, SHA-256):"]
             told += [
                 f"  {folder / name}  {digest}"
                 for folder, files in self.marked.items()
@@ -211,7 +211,8 @@ def _whole_subject(store: Store, subject: str) -> Forgetting:
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names(store)) or 'none yet'}"
         raise SubjectError(f"there is no subject '{subject}'; {hint}")
     source = {row.id: str(row.data.get("digest", "")) for row in read(mine / "collect").rows}
-    photos = _trained_on(mine) | {id: digest for id, digest in source.items() if digest}
+    gone = {id: digest for id, digest in _trained_on(mine).items() if digest not in source.values()}
+    photos = gone | {id: digest for id, digest in source.items() if digest}
     beside = {
         (other.name, run.name)
         for other in _all_work(store)
