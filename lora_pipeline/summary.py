@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_pipeline import trigger
-from lora_pipeline.flow import STEPS, Standing, Work
+from lora_pipeline import consent, trigger
+from lora_pipeline.flow import STEPS, Standing, Work, recalled_runs
 from lora_pipeline.manifest import Report
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
@@ -79,6 +79,12 @@ def outlook(work: Work, forecast: Forecast | None) -> tuple[bool, str]:
         return True, f"{work.subject.name}: nothing is left to train, all {work.settings.fit.epochs} epochs are there"
     against = objections(forecast, work.settings.forecast, work.settings.fit)
     return not against, "\n".join([f"{work.subject.name}: {forecast.in_words(work.settings.forecast)}", *against])
+
+
+def agreed(work: Work) -> str:
+    """What is recorded of a subject's consent, and which files must not be used any more."""
+    lines = [f"consent: {consent.in_words(work.subject)}"]
+    return "\n".join([*lines, *(f"{folder}: {why}" for folder, why in recalled_runs(work))])
 
 
 def standing(standings: Sequence[Standing]) -> str:
