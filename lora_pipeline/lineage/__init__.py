@@ -10,6 +10,7 @@ from lora_pipeline.lineage.ask import ask, made_from, photos_of
 from lora_pipeline.lineage.environment import differing, environment
 from lora_pipeline.lineage.graph import Entry, Graph, Making, graph, graph_of
 from lora_pipeline.lineage.record import MADE_WITH, record, record_all
+from lora_pipeline.lineage.things import as_json
 
 __all__ = [
     "MADE_WITH",
@@ -21,6 +22,7 @@ __all__ = [
     "Making",
     "TrainedPhoto",
     "TrainedPicture",
+    "as_json",
     "ask",
     "differing",
     "environment",
