@@ -68,7 +68,8 @@ def page(graph: Graph) -> str:
     heads = "".join(
         f'<text class="head" x="{column[0].x_px:g}" y="24">{escape(_head(column))}</text>' for column in columns
     )
-    drawn = "".join(_box(box, uid in graph.asked) for uid, box in boxes.items())
+    marks = {uid: ' class="asked"' if number else ' id="asked" class="asked"' for number, uid in enumerate(graph.asked)}
+    drawn = "".join(_box(box, marks.get(uid, "")) for uid, box in boxes.items())
     asked = [graph.entries[uid] for uid in graph.asked]
     title = ", ".join(dict.fromkeys(f"{label(one)} of {one.subject}" for one in asked))
     told = "<br>".join(escape(line) for one in asked for line in heading(one))
@@ -169,7 +170,7 @@ def _line(parent: _Box, child: _Box) -> str:
     return f'<path d="M{x1:g} {y1:.1f} C{x1 + bend:g} {y1:.1f} {x2 - bend:g} {y2:.1f} {x2:g} {y2:.1f}"/>'
 
 
-def _box(box: _Box, asked: bool) -> str:
+def _box(box: _Box, asked: str) -> str:
     one = box.entry
     words = (
         str(one.facts["text"])
@@ -185,7 +186,7 @@ def _box(box: _Box, asked: bool) -> str:
         else ""
     )
     return (
-        f"<g{' class=asked' if asked else ''}><title>{escape(chr(10).join(heading(one)))}</title>"
+        f"<g{asked}><title>{escape(chr(10).join(heading(one)))}</title>"
         f'<rect x="{box.x_px:g}" y="{box.y_px:.1f}" width="{_WIDTH_PX}" height="{box.height_px:g}" rx="4" fill="{_COLOURS[one.kind]}"/>{picture}'
         f'<text x="{box.x_px + indent_px:g}" y="{box.middle_px + 4:.1f}">{escape(shown)}</text></g>'
     )

@@ -63,7 +63,10 @@ def test_settings_libraries_and_device_are_told_of_what_was_made_now_and_of_noth
     assert crop.makings[0].settings == {"crop": {"seed": 1}}
     assert crop.makings[0].environment["versions"]["numpy"] == np.__version__
     (run,) = found.of_kind("run")
-    assert run.makings[0].environment == {"device": "cpu", "versions": {"torch": "2.6.0"}}  # of the process that trained
+    assert run.makings[0].environment == {
+        "device": "cpu",
+        "versions": {"torch": "2.6.0"},
+    }  # of the process that trained
     assert run.makings[0].settings["settings"] == {"epochs": 2, "seed": 1}
     (house.store.data / FILE).unlink()
     record(house.store, "anna", began=time.time() + 60)
@@ -85,7 +88,9 @@ def test_a_photo_that_was_replaced_stays_with_the_checkpoints_that_saw_it(house)
     of_b = digest_file(house.store.subject("anna") / "photos" / "b.jpg")
     assert {one.digest for one in graph(house.store, str(old)).of_kind("photo")} == {was, of_b}
     assert {one.digest for one in graph(house.store, str(new)).of_kind("photo")} == {now, of_b}
-    assert {one.path for one in graph(house.store, was[:10]).of_kind("checkpoint")} == set(old.parent.glob("*.safetensors"))
+    assert {one.path for one in graph(house.store, was[:10]).of_kind("checkpoint")} == set(
+        old.parent.glob("*.safetensors")
+    )
 
 
 def test_a_released_file_alone_is_enough_renamed_and_cast_and_its_run_gone(house, tmp_path: Path) -> None:
@@ -139,7 +144,7 @@ def test_what_is_not_there_is_told_in_words(house, asked: str, words: str) -> No
 def test_a_file_that_was_never_made_here_is_told_in_words(house, tmp_path: Path) -> None:
     record(house.store, "anna")
     save_file({"weight": np.zeros(1)}, tmp_path / "foreign.safetensors", {"run": "x", "epoch": "1"})
-    with pytest.raises(PipelineError, match="foreign.safetensors is not in the record"):
+    with pytest.raises(PipelineError, match=r"foreign\.safetensors is not in the record"):
         graph(house.store, str(tmp_path / "foreign.safetensors"))
 
 
@@ -194,7 +199,10 @@ def test_several_at_once_do_not_collide(tmp_path: Path, house) -> None:
     code += "sys.stdin.readline(); record(Store(Path(sys.argv[1])), sys.argv[2])"
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(house.store.data), name], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(house.store.data), name],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for name in names * 2
     ]
