@@ -81,8 +81,8 @@ def graph(store: Store, asked: str) -> Graph:
     """The lineage of a file or a hash, whoever's it is.
 
     Args:
-        asked: path of a file, wherever it lies and whatever it is called now; where a file lay that is gone; or the first eight or
-            more hexadecimal digits of a digest or a run's key. A LoRA is known by its bytes, else by what its header says.
+        asked: path of a file, wherever it lies and whatever it is called now; the name of one that was made here, or the end of its path;
+            or the first eight or more hexadecimal digits of a digest or a run's key. A LoRA is known by its bytes, else by what its header says.
 
     Raises:
         PipelineError: it is not in the record, or a hash is the beginning of several.
@@ -107,9 +107,10 @@ def find(book: sqlite3.Connection, store: Store, asked: str) -> list[str]:
         return _of_hash(book, asked.lower())
     path = str(file.resolve())
     inside = file.resolve().relative_to(store.data.resolve()).as_posix() if _inside(file, store) else asked
-    query = "SELECT uid FROM things WHERE path IN (?, ?, ?) OR path LIKE ? ESCAPE '!'"
+    query = "SELECT path, uid FROM things WHERE path IN (?, ?, ?) OR path LIKE ? ESCAPE '!' ORDER BY recorded_at, rowid"
     ending = "%/" + re.sub("([!%_])", r"!\1", asked)
-    found = [uid for (uid,) in book.execute(query, (path, inside, asked, ending))]
+    newest = dict(book.execute(query, (path, inside, asked, ending)))  # of the files that lay in one place
+    found = list(newest.values())
     if not found:
         raise PipelineError(
             f"there is no file {asked}, and none of that name is in the record; give a file, or the first 8 or more digits of a hash, "

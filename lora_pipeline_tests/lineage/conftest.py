@@ -22,12 +22,14 @@ class House:
     Args:
         photos: what the person's files hold, by name.
         strangers: names of photos with a face to be hidden.
+        written: whether what the stages make is written; else only their manifests are.
     """
 
     store: Store
     subject: str = "anna"
     photos: dict[str, str] = field(default_factory=dict)
     strangers: set[str] = field(default_factory=set)
+    written: bool = True
     caption: str = "ohwx woman, <close> portrait"
 
     def work(self, stage: str) -> Path:
@@ -35,8 +37,8 @@ class House:
 
     def _file(self, stage: str, name: str, text: str) -> File:
         path = self.work(stage) / "made" / f"{name}.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != text:
+        if self.written and not (path.exists() and path.read_text() == text):
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return File(path.relative_to(self.work(stage)).as_posix(), key_of(text))
 
