@@ -8,6 +8,7 @@
 from lora_pipeline.lineage.answers import Descent, Lineage, Made, TrainedPhoto, TrainedPicture
 from lora_pipeline.lineage.ask import ask, made_from, photos_of
 from lora_pipeline.lineage.environment import differing, environment
+from lora_pipeline.lineage.forgotten import forgotten
 from lora_pipeline.lineage.graph import Entry, Graph, Making, graph, graph_of
 from lora_pipeline.lineage.record import MADE_WITH, record, record_all
 from lora_pipeline.lineage.things import as_json
@@ -26,6 +27,7 @@ __all__ = [
     "ask",
     "differing",
     "environment",
+    "forgotten",
     "graph",
     "graph_of",
     "made_from",

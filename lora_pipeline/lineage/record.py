@@ -240,7 +240,11 @@ def _known(book: sqlite3.Connection, subject: str) -> Known:
         query = "SELECT uid FROM things WHERE subject = ? AND kind = 'checkpoint' AND digest = ?"
         return _first(book.execute(query, (subject, digest)).fetchone())
 
-    return Known(subject, standing, of_key, of_digest)
+    def of_run(key: str) -> str | None:
+        query = "SELECT uid FROM things WHERE subject = ? AND kind = 'run' AND digest = ?"
+        return _first(book.execute(query, (subject, key)).fetchone())
+
+    return Known(subject, standing, of_key, of_digest, of_run)
 
 
 def _first(row: tuple[str] | None) -> str | None:

@@ -1,6 +1,7 @@
 """What the terminal asks: a lineage in words, as a page, and as W3C PROV."""
 
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 from lora_pipeline.errors import PipelineError
@@ -66,6 +67,7 @@ def _why_not(store: Store, whole: Graph) -> list[str]:
     told: list[str] = []
     for uid in whole.asked:
         one = whole.entries[uid]
-        if one.kind == "photo" and one.subject and uid not in whole.children:
-            told += ["", *made_from(store, one.subject, one.id).lines()]
+        if one.kind == "photo" and one.id and uid not in whole.children:
+            with suppress(PipelineError):  # it has left the source since
+                told += ["", *made_from(store, one.subject, one.id).lines()]
     return told

@@ -74,12 +74,14 @@ class Known:
         standing: the thing of that kind and id that stands now.
         of_key: the example of that id and row key, also if it was replaced long ago.
         of_digest: the checkpoint of that digest.
+        of_run: the run of that key.
     """
 
     subject: str
     standing: Callable[[Kind, str], Thing | None]
     of_key: Callable[[str, str], str | None]
     of_digest: Callable[[str], str | None]
+    of_run: Callable[[str], str | None]
 
     def shown(self, kind: Kind, id: str, photo: str, digest: str) -> Iterator[Thing]:
         """What something of that id was made of: what stands, if it is of the same photo as it was then; else the photo itself."""
@@ -152,7 +154,7 @@ def training_set(made: Manifest, known: Known) -> Iterator[Thing]:
         examples.append(_example(made, row, tuple(one.uid for one in of), known))
     yield from examples
     if examples:
-        yield _together(made.digest, examples, made.folder / "manifest.parquet", known)
+        yield _together(made.digest, [one.uid for one in examples], made.folder / "manifest.parquet", known)
 
 
 def _of_example(row: Row, known: Known) -> Iterator[Thing]:
@@ -192,59 +194,54 @@ def _example(made: Manifest, row: Row, parents: tuple[str, ...], known: Known) -
     )
 
 
-def _together(digest: str, examples: list[Thing], path: Path, known: Known) -> Thing:
-    parents = tuple(one.uid for one in examples)
-    return Thing("training set", known.subject, digest[:16], digest, parents, path, digest, {"pictures": len(examples)})
+def _together(digest: str, examples: list[str], path: Path, known: Known) -> Thing:
+    facts = {"pictures": len(examples)}
+    return Thing("training set", known.subject, digest[:16], digest, tuple(examples), path, digest, facts)
 
 
 def run(folder: Path, known: Known) -> Iterator[Thing]:
-    """Of one of `fit`'s runs: its training set as it was, itself, and its checkpoints and samples, also those that are gone."""
+    """Of one of `fit`'s runs: its training set as it was, itself, and its checkpoints and samples, also those that are gone.
+
+    Once a run is known, its training set is not read again: names of photos that were forgotten since may have gone from it.
+    """
     job = as_json(folder / "job.json")
-    made = Manifest(known_encode(folder), read(folder, "trained_on").rows)
     key = str(job.get("key") or folder.name)
+    fit, base = cast(dict[str, Any], job.get("settings", {})), cast(dict[str, Any], job.get("base", {}))
+    uid = known.of_run(key)
+    if uid is None:
+        *before, together = _trained_on(folder, str(job.get("trained_on", "")), known)
+        facts: dict[str, Value] = {"epochs": fit.get("epochs"), "seed": fit.get("seed"), "base": base.get("model")}
+        own = Thing("run", known.subject, folder.name, key, (together.uid,), folder, key, facts)
+        yield from (*before, together, own)
+        uid = own.uid
+    for told in epochs_told(folder):
+        file, sample = str(told["file"]), str(told.get("sample") or "")
+        epoch, facts = f"epoch {told['epoch']}", {"epoch": told["epoch"]}
+        checkpoint = Thing("checkpoint", known.subject, epoch, told["lora"], (uid,), folder / file, key, facts)
+        yield checkpoint
+        if sample in told["digests"]:
+            drawn, facts = told["digests"][sample], {"seed": fit.get("seed")}
+            yield Thing("sample", known.subject, sample, drawn, (checkpoint.uid,), folder / sample, key, facts)
+
+
+def _trained_on(folder: Path, digest: str, known: Known) -> Iterator[Thing]:
+    """A run's training set, which comes last, and such of its examples as the record does not have."""
+    made = Manifest(folder.parents[2] / "encode", read(folder, "trained_on").rows)
     examples: list[str] = []
     for row in made.kept:
         uid = known.of_key(row.id, row.key)
         if uid is None:  # of before there was a record: it is known which photo it shows, and not through what crop
-            of = _beside(e, known.subject) if (e := Example.of(row)).regularisation else None
-            of = of or _photo(known.subject, e.photo, e.photo_digest)
-            yield of
+            one = Example.of(row)
+            of = (
+                _beside(one, known.subject)
+                if one.regularisation
+                else _photo(known.subject, one.photo, one.photo_digest)
+            )
             example = _example(made, row, (of.uid,), known)
-            yield example
+            yield from (of, example)
             uid = example.uid
         examples.append(uid)
-    digest = str(job.get("trained_on") or made.digest)
-    facts: dict[str, Value] = {"pictures": len(examples)}
-    path = folder / "trained_on.parquet"
-    together = Thing("training set", known.subject, digest[:16], digest, tuple(examples), path, digest, facts)
-    yield together
-    fit, base = cast(dict[str, Any], job.get("settings", {})), cast(dict[str, Any], job.get("base", {}))
-    facts = {"epochs": fit.get("epochs"), "seed": fit.get("seed"), "base": base.get("model")}
-    own = Thing("run", known.subject, folder.name, key, (together.uid,), folder, key, facts)
-    yield own
-    for told in epochs_told(folder):
-        epoch, digests = told["epoch"], told["digests"]
-        file, sample = str(told["file"]), str(told.get("sample") or "")
-        checkpoint = Thing(
-            "checkpoint",
-            known.subject,
-            f"epoch {epoch}",
-            told["lora"],
-            (own.uid,),
-            folder / file,
-            key,
-            {"epoch": epoch},
-        )
-        yield checkpoint
-        if sample in digests:
-            yield Thing(
-                "sample", known.subject, sample, digests[sample], (checkpoint.uid,), folder / sample, key, {"seed": fit.get("seed")}
-            )  # fmt: skip
-
-
-def known_encode(run: Path) -> Path:
-    """The folder of a run's training set: `encode`, beside `fit`."""
-    return run.parents[2] / "encode"
+    yield _together(digest or made.digest, examples, folder / "trained_on.parquet", known)
 
 
 def epochs_told(run: Path) -> Iterator[dict[str, Any]]:

@@ -6,17 +6,19 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from lora_pipeline import manifest
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.lineage import Graph, graph, record
 from lora_pipeline.lineage.record import FILE
 from lora_pipeline.manifest import key_of
-from lora_pipeline.store import Store, digest_file
+from lora_pipeline.store import Store, digest_bytes, digest_file
 
 
 def ids(found: Graph, kind: str) -> list[str]:
@@ -115,9 +117,7 @@ def test_a_released_file_alone_is_enough_renamed_and_cast_and_its_run_gone(house
 
 
 def digest_of(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest_bytes(text.encode())
 
 
 def test_a_file_that_was_made_here_is_found_by_its_name_as_it_was_last(house) -> None:
@@ -234,15 +234,11 @@ def test_a_damaged_record_is_told_in_words(house) -> None:
 
 
 def test_what_regularisation_pictures_are_of(house) -> None:
-    from lora_pipeline import manifest
-
     rows = manifest.read(house.work("encode")).rows
     beside = [
         rows[0].with_data(photo=photo, photo_digest=key_of(photo), regularisation=True)
         for photo in ("pool/bea/trip/x.jpg", "generated/0001")
     ]
-    from dataclasses import replace
-
     house._leave("encode", [*rows, *(replace(row, id=f"{row.data['photo']}@close") for row in beside)])
     house.trained(seed=2)
     record(house.store, "anna")

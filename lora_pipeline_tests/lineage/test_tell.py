@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import webbrowser
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from prov.model import ProvDerivation, ProvDocument, ProvEntity, ProvGeneration, ProvUsage
 
+from lora_pipeline import manifest
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.lineage import graph, record
 from lora_pipeline.lineage.page import page
@@ -143,8 +145,6 @@ def test_open_shows_the_page_in_the_browser(house, monkeypatch) -> None:
 
 
 def test_a_photo_that_went_nowhere_says_why(house) -> None:
-    from lora_pipeline import manifest
-
     rows = manifest.read(house.work("crop")).rows
     folder = house.store.subject("anna") / "photos"
     (folder / "c.jpg").write_text("photo c")
@@ -153,8 +153,6 @@ def test_a_photo_that_went_nowhere_says_why(house) -> None:
         .rows[0]
         .with_data(path=str(folder / "c.jpg"), digest=digest_file(folder / "c.jpg"))
     )
-    from dataclasses import replace
-
     house._leave("collect", [*manifest.read(house.work("collect")).rows, replace(photo, id="c.jpg")])
     house._leave("curate", [replace(photo, id="c.jpg", state="dropped", reason="sharpness 3 is under 20")])
     house._leave("crop", list(rows))
