@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -210,17 +211,23 @@ def test_several_at_once_do_not_collide(tmp_path: Path, house) -> None:
         one.up_to_the_training_set()
     (house.store.data / FILE).unlink(missing_ok=True)
     code = "import sys; from pathlib import Path; from lora_pipeline.lineage import record; from lora_pipeline.store import Store\n"
-    code += "sys.stdin.readline(); record(Store(Path(sys.argv[1])), sys.argv[2])"
+    code += (
+        "import pandas; print('ready', flush=True); sys.stdin.readline(); record(Store(Path(sys.argv[1])), sys.argv[2])"
+    )
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(house.store.data), name],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", code, str(house.store.data), name], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True
         )
         for name in names * 2
     ]
-    said = [writer.communicate("go\n")[1] for writer in writers]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    said = [writer.communicate()[1] for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4, said
     with sqlite3.connect(house.store.data / FILE) as book:
         counted = dict(book.execute("SELECT subject, count(*) FROM things WHERE kind = 'example' GROUP BY subject"))

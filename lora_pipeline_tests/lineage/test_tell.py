@@ -119,6 +119,7 @@ def test_the_prov_document_is_read_by_the_prov_package(house) -> None:
     made = {str(one.args[0]): str(one.args[1]) for one in document.get_records(ProvGeneration)}
     photos = {f"lp:{one.uid}" for one in found.of_kind("photo")}
     assert made.keys() == entities.keys() - photos
+    assert len(set(made.values())) == len(made)  # else one making would have used what another was made of
     used = {tuple(str(value) for value in one.args[:2]) for one in document.get_records(ProvUsage)}
     assert used == {(made[child], of) for child, of in derived}
 
