@@ -54,7 +54,13 @@ def _graph_of(store: Store, subject: str, of: str) -> Graph:
     try:
         trained = photos_of(store, subject, of)
     except PipelineError:
-        return graph_of(store, [made_from(store, subject, of).digest], subject)
+        photo = made_from(store, subject, of)
+        found = graph_of(store, [photo.digest], subject)
+        if not found.asked:
+            raise PipelineError(
+                f"{photo.photo} could not be used, so nothing was made of it, and there is nothing to draw"
+            ) from None
+        return found
     if trained.lora is None:
         raise PipelineError(
             f"{of} was drawn by the base model alone: nothing was made of anything, so there is nothing to draw"

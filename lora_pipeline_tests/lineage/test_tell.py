@@ -19,6 +19,7 @@ from lora_pipeline.lineage.page import page
 from lora_pipeline.lineage.prov import prov_json
 from lora_pipeline.lineage.tell import tell
 from lora_pipeline.lineage.tree import lines
+from lora_pipeline.records import Row
 from lora_pipeline.store import digest_file
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -135,6 +136,10 @@ def test_what_is_asked_for_is_written_and_the_old_form_of_the_question_stays(hou
     assert "a.jpg@close" not in words
     with pytest.raises(PipelineError, match="nothing was made of anything"):
         tell(house.store, "anna", "e0000/p01/s0001", to=tmp_path / "base.html")
+    broken = Row("broken.jpg", "k", "failed", "the file is empty")
+    house._leave("collect", [*manifest.read(house.work("collect")).rows, broken])
+    with pytest.raises(PipelineError, match=r"broken\.jpg could not be used"):
+        tell(house.store, "anna", "broken.jpg", to=tmp_path / "broken.html")
 
 
 def test_open_shows_the_page_in_the_browser(house, monkeypatch) -> None:
