@@ -20,7 +20,7 @@ def made_from(noun: str, work: Work, reads: Mapping[str, Sequence[str]] = READS)
 def went_into(noun: str, work: Work, reads: Mapping[str, Sequence[str]] = READS) -> dg.MarkdownMetadataValue:
     """The assets that read this one, and how every single thing can be followed."""
     lines = [f"- {_link(other, work.subject.name)}" for other, read in reads.items() if noun in read]
-    follow = f"`lora-pipeline lineage FILE` follows any file of `{work.folder(_folder(noun))}` both ways"
+    follow = "one by one: `lora-pipeline lineage FILE` follows any photo, picture or LoRA file both ways"
     return dg.MetadataValue.md("\n".join([*(lines or ["- nothing: it is the last"]), "", follow]))
 
 
