@@ -47,7 +47,8 @@ def fit(
     """Reuse the finished run of this training set, these settings and this base; else continue or begin it, in a process of its own.
 
     Runs lie in `folder/runs/<first 16 digits of the key>/`: `epoch-0001.safetensors` …, `samples/epoch-0001.png` …, `steps.jsonl`,
-    `epochs.jsonl`, `loss.png`, `tensorboard/`, `job.json`, `trained_on.parquet` (which photos, and which were kept aside), and until it is finished `state/`. Runs of other keys
+    `epochs.jsonl`, `loss.png`, `tensorboard/`, `job.json`, `trained_on.parquet` (which photos, and which were kept aside),
+    `made_with.json` (libraries, device and threads of the process that trained last), and until it is finished `state/`. Runs of other keys
     are left alone.
 
     A run that runs out of memory is told of by an OutOfMemory; or, where `settings` allow it, the run of the same training in less memory
