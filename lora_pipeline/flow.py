@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from lora_pipeline import manifest
+from lora_pipeline import manifest, people
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Example, Photo, Quality
+from lora_pipeline.records import Example, Face, Photo, Quality
 from lora_pipeline.settings import Settings
 from lora_pipeline.stages import collect as collecting
 from lora_pipeline.stages import conceal as concealing
@@ -78,8 +78,20 @@ def crop(work: Work) -> Outcome:
     """`curated_photos` → `face_crops`."""
     subject = work.subject
     return cropping.crop(
-        work.made("curate"), work.folder("crop"), work.settings.crop, subject.kind, subject.reference, work.progress
+        work.made("curate"),
+        work.folder("crop"),
+        work.settings.crop,
+        subject.kind,
+        subject.references,
+        work.progress,
+        people.read(work.store.subject(subject.name)),
     )
+
+
+def faces(work: Work) -> list[Face]:
+    """The faces of all photos, and whose they are as `crop` last decided, in order of photo and place."""
+    decided = cropping.decided_faces(work.folder("crop"))
+    return [face for _, found in sorted(decided.items()) for face in sorted(found, key=lambda face: face.box)]
 
 
 def conceal(work: Work) -> Outcome:

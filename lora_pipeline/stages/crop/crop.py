@@ -1,18 +1,19 @@
 """The stage: search, decide, plan, cut."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, key_of, refresh
+from lora_pipeline.people import People
 from lora_pipeline.pictures import open_upright, save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Crop, Face, Framing, Kind, Quality, State, Value
+from lora_pipeline.records import Crop, Face, Framing, Kind, Quality, Row, State, Value
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.framing import Cut, inside, plan
 from lora_pipeline.stages.crop.search import Searched, SearchSettings, faces_of, find_faces
-from lora_pipeline.stages.crop.whose import Faces, decide, write_decided
+from lora_pipeline.stages.crop.whose import Faces, decide, passers_by, write_decided
 from lora_pipeline.store import digest_file
 
 CODE_VERSION = "1"
@@ -36,8 +37,9 @@ def crop(
     folder: Path,
     settings: CropSettings,
     kind: Kind,
-    reference: Path | None,
+    reference: Path | Sequence[Path] | None,
     progress: Progress = silent,
+    people: People | None = None,
 ) -> Outcome:
     """Find the faces in every kept photo, say which are the subject's, and cut crops at the training size.
 
@@ -49,15 +51,17 @@ def crop(
         curated: rows are `records.Quality`; only kept ones are read.
         folder: the stage's. Row ids are `photo@framing`, data those of `records.Crop`, file role `picture` (PNG, RGB). Photos
             that give no crop are rows with the photo's id.
-        reference: a photo of the subject, to know its face by; the largest face on it counts. Only for a person.
+        reference: photos of the subject, to know its face by; the largest face on each counts. Only for a person.
+        people: whose face is whose by hand, which wins.
 
     Returns:
         The crops; the report counts crops, and its seconds are those of the search too.
 
     Raises:
         ModelError: the detector's weights are missing.
-        SubjectError: the reference photo is missing or no face is found on it.
+        SubjectError: a reference photo is missing or no face is found on it.
     """
+    people = people or People()
     photos = {row.id: Quality.of(row) for row in curated.kept}
     search = SearchSettings.of(settings)
     found: Faces = {}
@@ -75,10 +79,10 @@ def crop(
         found = {row.id: faces_of(row) for row in outcome.manifest.kept}
         failed = {row.id: row.reason for row in outcome.manifest.rows if row.state == "failed"}
     if kind == "person":
-        descriptor = None if reference is None else _reference(reference, folder, search)
-        found = decide(found, settings.same_person_distance, descriptor)
+        references = [reference] if isinstance(reference, Path) else list(reference or ())
+        found = decide(found, settings.same_person_distance, _reference(references, folder, search), people)
     else:
-        found = {id: tuple(replace(face, whose="stranger") for face in faces) for id, faces in found.items()}
+        found = passers_by(found, people)
     write_decided(folder, found)
 
     items = [
@@ -99,11 +103,25 @@ def crop(
     return Outcome(cut.manifest, cut.report + Report(seconds=seconds))
 
 
-def _reference(path: Path, folder: Path, search: SearchSettings) -> tuple[float, ...]:
-    if not path.is_file():
-        raise SubjectError(f"the reference photo {path} is not there; mend `reference` in subject.yaml, or take it out")
-    photo = Searched("reference", path, digest_file(path), None, search)
-    row = find_faces([photo], folder, search, name="reference").manifest.rows[0]
+def _reference(paths: Sequence[Path], folder: Path, search: SearchSettings) -> tuple[float, ...] | None:
+    """The mean descriptor of the largest faces of the reference photos; None if there are none."""
+    for path in paths:
+        if not path.is_file():
+            raise SubjectError(
+                f"the reference photo {path} is not there; mend `reference` in subject.yaml, or take it out"
+            )
+    if not paths:
+        return None
+    photos = [
+        Searched(f"reference {number}" if number else "reference", path, digest_file(path), None, search)
+        for number, path in enumerate(paths)
+    ]
+    manifest = find_faces(photos, folder, search, name="reference").manifest
+    descriptors = [_largest(manifest.row(photo.id), photo.path).descriptor for photo in photos]
+    return tuple(sum(numbers) / len(numbers) for numbers in zip(*descriptors, strict=True))
+
+
+def _largest(row: Row, path: Path) -> Face:
     if row.state == "failed":
         raise SubjectError(f"the reference photo {path} cannot be used: {row.reason}")
     faces = faces_of(row)
@@ -111,8 +129,11 @@ def _reference(path: Path, folder: Path, search: SearchSettings) -> tuple[float,
         raise SubjectError(
             f"no face is found on the reference photo {path}; name another as `reference` in subject.yaml"
         )
-    largest = max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
-    return largest.descriptor
+    return max(faces, key=_area)
+
+
+def _area(face: Face) -> int:
+    return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
 
 
 def _items(
@@ -120,14 +141,14 @@ def _items(
 ) -> list[Item[_Task]]:
     """All rows of one photo."""
     path = Path(photo.path)
-    subject = next((face for face in faces if face.whose == "subject"), None)
-    others = [face for face in faces if face is not subject]
+    # By hand, several faces of one photo may be the subject's (a mirror): none is hidden, and the largest is what crops are about.
+    subject = max((face for face in faces if face.whose == "subject"), key=_area, default=None)
+    others = [face for face in faces if face.whose in ("stranger", "unsure")]
     if failed:
         return [_refused(id, path, failed, "failed")]
     if kind == "person":
         if subject is None:
-            many = f"{len(others)} stranger{'s' if len(others) > 1 else ''}"
-            return [_refused(id, path, f"no face of the subject; {many}" if others else "no face found")]
+            return [_refused(id, path, _nobody(others))]
         height = max(subject.box[2] - subject.box[0], subject.box[3] - subject.box[1])
         if height < settings.min_face_px:
             return [
@@ -148,6 +169,15 @@ def _items(
     return [_item(id, photo, cut, subject, others) for cut in cuts]
 
 
+def _nobody(others: Sequence[Face]) -> str:
+    """Why a photo does not show the subject."""
+    told: list[str] = []
+    for whose, plural in (("stranger", "s"), ("unsure", "")):
+        if many := sum(face.whose == whose for face in others):
+            told.append(f"{many} {whose}{plural if many > 1 else ''}")
+    return f"no face of the subject; {', '.join(told)}" if told else "no face found"
+
+
 def _refused(id: str, path: Path, reason: str, state: State = "dropped") -> Item[_Task]:
     return Item(id, [reason, state], _Task(path, None, reason=reason, state=state, data=(("photo", id),)))
 
@@ -165,6 +195,9 @@ def _item(id: str, photo: Quality, cut: Cut, subject: Face | None, others: Seque
         yaw_deg=subject.yaw_deg if subject else None,
         photo_digest=photo.digest,
         tags=photo.tags,
+        pitch_deg=subject.pitch_deg if subject else None,
+        roll_deg=subject.roll_deg if subject else None,
+        expression=subject.expression if subject else (),
     )
     name = f"{id}@{cut.framing}"
     # The photo's id may hold folders, and two photos of one name in them.
