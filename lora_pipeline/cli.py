@@ -143,11 +143,14 @@ def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
 
 @app.command()
 def status(name: str, home: Home = None) -> None:
-    """What is fresh, what is stale and why, what each stage kept and dropped."""
+    """What is fresh, what is stale and why, what each stage kept and dropped, which faces are unsure."""
     from lora_pipeline import flow
-    from lora_pipeline.summary import standing
+    from lora_pipeline.summary import standing, unsettled
 
-    print(standing(flow.status(flow.work(_store(home), name))))
+    work = flow.work(_store(home), name)
+    print(standing(flow.status(work)))
+    if words := unsettled(work):
+        print(f"\n{words}")
 
 
 @app.command()

@@ -94,6 +94,14 @@ def faces(work: Work) -> list[Face]:
     return [face for _, found in sorted(decided.items()) for face in sorted(found, key=lambda face: face.box)]
 
 
+def unsure(faces: Sequence[Face]) -> list[Face]:
+    """Those that a person is to settle, the nearest to the subject first."""
+    return sorted(
+        (face for face in faces if face.whose == "unsure"),
+        key=lambda face: (face.distance or 0.0, face.photo, face.box),
+    )
+
+
 def conceal(work: Work) -> Outcome:
     """`face_crops` → `blurred_set`."""
     return concealing.conceal(work.made("crop"), work.folder("conceal"), work.settings.conceal, work.progress)

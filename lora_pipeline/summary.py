@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_pipeline.flow import STEPS, Standing, Work
+from lora_pipeline import people
+from lora_pipeline.flow import STEPS, Standing, Work, unsure
+from lora_pipeline.flow import faces as faces_of
 from lora_pipeline.manifest import Report
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
@@ -90,6 +92,16 @@ def standing(standings: Sequence[Standing]) -> str:
         if new:
             lines += ["", f"{one.step.noun} left out:", *(f"  {row.id}: {row.reason}" for row in new)]
     return "\n".join(lines)
+
+
+def unsettled(work: Work) -> str:
+    """The faces that nobody knows whose they are, and where a person says so; empty if there are none."""
+    faces = unsure(faces_of(work))
+    if not faces:
+        return ""
+    file = work.store.subject(work.subject.name) / people.FILE
+    head = f"{len(faces)} unsure face{'s' if len(faces) > 1 else ''}, hidden; say whose in {file} ({', '.join(people.WORDS)}, or a name):"
+    return "\n".join([head, *(f"  {face.id}: distance {face.distance:.3f}" for face in faces)])
 
 
 def all_settings(name: str) -> str:

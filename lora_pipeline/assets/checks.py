@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from lora_pipeline import flow
+from lora_pipeline import flow, people
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import Work
 from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Face
 from lora_pipeline.stages.fit import objections
 
 CONSENT = dg.AssetCheckSpec(
@@ -21,6 +22,12 @@ ENOUGH = dg.AssetCheckSpec(
 )
 ONE_IDENTITY = dg.AssetCheckSpec(
     "one_identity", asset="face_crops", blocking=True, description="The subject's face is in most of the kept photos."
+)
+PEOPLE_FOUND = dg.AssetCheckSpec(
+    "people_found",
+    asset="face_crops",
+    blocking=False,
+    description="Every face that `people.yaml` speaks of is there, and every word in it is meant as it stands.",
 )
 HIDDEN = dg.AssetCheckSpec(
     "strangers_hidden", asset="blurred_set", blocking=True, description="Each stranger's face is covered and masked."
@@ -90,6 +97,13 @@ def one_identity(work: Work, made: Manifest, photos: int) -> dg.AssetCheckResult
     if share < needed:
         words += ". Is there a photo to know the face by? Name it as `reference` in subject.yaml"
     return result(ONE_IDENTITY, shown > 0 and share >= needed, words)
+
+
+def people_found(work: Work, faces: Sequence[Face]) -> dg.AssetCheckResult:
+    """What `people.yaml` says is said of faces that there are."""
+    said = people.read(work.store.subject(work.subject.name))
+    doubts = said.doubts({face.id for face in faces})
+    return result(PEOPLE_FOUND, not doubts, "; ".join(doubts) or f"{len(said.decisions)} faces are settled by hand")
 
 
 def strangers_hidden(crops: Manifest, made: Manifest) -> dg.AssetCheckResult:

@@ -1,16 +1,56 @@
 """`face_crops`."""
 
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lora_pipeline.assets.checks import ONE_IDENTITY, one_identity
-from lora_pipeline.assets.report import sheet
+from lora_pipeline import flow
+from lora_pipeline.assets.checks import ONE_IDENTITY, PEOPLE_FOUND, one_identity, people_found
+from lora_pipeline.assets.report import MAX_PICTURES, picture, sheet, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
+from lora_pipeline.records import Face, Quality
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ROUND_A_FACE = 0.6
+"""What is shown around an unsure face on each side, as a share of its box's: its hair tells a person more than its box."""
 
 
-@stage("face_crops", after=["curated_photos"], checks=[ONE_IDENTITY])
+@stage("face_crops", after=["curated_photos"], checks=[ONE_IDENTITY, PEOPLE_FOUND])
 def face_crops(work: Work, outcome: Outcome) -> Shown:
     """Square cut-outs of the subject at the training size, in several framings; of kinds without faces, the whole pictures."""
     framings = Counter(str(row.data["framing"]) for row in outcome.manifest.kept)
-    shown = {"crops": sheet(outcome.manifest, outcome.manifest.kept), "framings": dict(framings)}
-    return shown, [one_identity(work, outcome.manifest, len(work.made("curate").kept))]
+    faces = flow.faces(work)
+    shown = {
+        "crops": sheet(outcome.manifest, outcome.manifest.kept),
+        "framings": dict(framings),
+        "faces": dict(Counter(face.whose for face in faces)),
+    }
+    if unsure := flow.unsure(faces):
+        columns = ("face (to settle in people.yaml)", "photo", "distance to the subject")
+        shown["unsure faces"] = table(columns, [(face.id, face.photo, f"{face.distance:.3f}") for face in unsure])
+        shown["unsure faces, in the table's order"] = picture(unsure_sheet(work, unsure), "unsure faces")
+    checks = [one_identity(work, outcome.manifest, len(work.made("curate").kept)), people_found(work, faces)]
+    return shown, checks
+
+
+def unsure_sheet(work: Work, faces: Sequence[Face]) -> "Image":
+    """Those faces with what is around them, each in its frame, with its number in the photo, its distance and its photo's name."""
+    from PIL import ImageDraw
+
+    from lora_pipeline.pictures import contact_sheet, open_upright
+
+    photos = {row.id: Quality.of(row) for row in work.made("curate").kept}
+    pictures: list[Image] = []
+    for face in faces[:MAX_PICTURES]:
+        left, top, right, bottom = face.box
+        photo = open_upright(Path(photos[face.photo].path))
+        around = round(ROUND_A_FACE * (right - left))
+        ImageDraw.Draw(photo).rectangle((left, top, right - 1, bottom - 1), outline="red", width=max(1, around // 20))
+        region = (max(0, left - around), max(0, top - around), right + around, bottom + around)
+        pictures.append(photo.crop((*region[:2], min(region[2], photo.width), min(region[3], photo.height))))
+    labels = [f"#{face.id.rpartition('#')[2]}  {face.distance:.2f}  {face.photo}" for face in faces[:MAX_PICTURES]]
+    return contact_sheet(pictures, labels, columns=6, side_px=144)
