@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_pipeline import flow
 from lora_pipeline.assets.checks import ONE_IDENTITY, PEOPLE_FOUND, one_identity, people_found
@@ -24,7 +24,7 @@ def face_crops(work: Work, outcome: Outcome) -> Shown:
     """Square cut-outs of the subject at the training size, in several framings; of kinds without faces, the whole pictures."""
     framings = Counter(str(row.data["framing"]) for row in outcome.manifest.kept)
     faces = flow.faces(work)
-    shown = {
+    shown: dict[str, Any] = {
         "crops": sheet(outcome.manifest, outcome.manifest.kept),
         "framings": dict(framings),
         "faces": dict(Counter(face.whose for face in faces)),
