@@ -215,6 +215,19 @@ class CropSettings(Section):
             description="Faces are searched for in the photo at this size of its long side (pixels, 256 to 4096).",
         ),
     ] = 1024
+    head_pose: Annotated[
+        bool,
+        Field(
+            description="Whether pitch and roll of the subject's head are measured too (degrees), by dlib's 68 landmarks, whose training pictures (iBUG 300-W) are for non-commercial research."
+        ),
+    ] = False
+    expression_model: Annotated[
+        str,
+        Field(
+            description="Folder or hub id of an image classifier that reads the subject's expression, any of transformers' image-classification; empty: none is asked."
+        ),
+    ] = ""
+    expression_revision: Annotated[str, Field(description="Commit of that hub id; empty for its newest.")] = ""
     min_face_px: Annotated[
         int,
         Field(

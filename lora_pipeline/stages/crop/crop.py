@@ -12,6 +12,7 @@ from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Crop, Face, Framing, Kind, Quality, Row, State, Value
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.framing import Cut, inside, plan
+from lora_pipeline.stages.crop.looks import with_looks
 from lora_pipeline.stages.crop.search import Searched, SearchSettings, faces_of, find_faces
 from lora_pipeline.stages.crop.whose import Faces, decide, passers_by, write_decided
 from lora_pipeline.store import digest_file
@@ -81,6 +82,7 @@ def crop(
     if kind == "person":
         references = [reference] if isinstance(reference, Path) else list(reference or ())
         found = decide(found, settings.same_person_distance, _reference(references, folder, search), people)
+        found = with_looks(found, photos, folder, settings, progress)
     else:
         found = passers_by(found, people)
     write_decided(folder, found)
