@@ -85,6 +85,7 @@ def crop(work: Work) -> Outcome:
         subject.references,
         work.progress,
         people.read(work.store.subject(subject.name)),
+        subject.class_word,
     )
 
 

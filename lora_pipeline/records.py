@@ -17,7 +17,7 @@ Whose = Literal["subject", "stranger", "unsure", "not_a_face"]
 KNOWN_ONLY = 0.0
 """Confidence of a face that the photo library knows and the detector did not find: every find of a detector's scores higher."""
 
-_IF_ASKED = {"pitch_deg", "roll_deg", "expression"}
+_IF_ASKED = {"pitch_deg", "roll_deg", "expression", "thing"}
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,7 @@ class Crop(Record):
         photo_digest: SHA-256 of the photo's file.
         tags: as in `Photo`.
         pitch_deg, roll_deg, expression: as in `Face`.
+        thing: the pet or product in the crop's own pixels, if it was looked for.
     """
 
     photo: str
@@ -207,6 +208,7 @@ class Crop(Record):
     pitch_deg: float | None = None
     roll_deg: float | None = None
     expression: tuple[tuple[str, float], ...] = ()
+    thing: Box | None = None
 
     def data(self) -> dict[str, Value]:
         """Without what is measured only where it is asked for, if it is not: a row keeps the key that it has had before."""

@@ -228,6 +228,31 @@ class CropSettings(Section):
         ),
     ] = ""
     expression_revision: Annotated[str, Field(description="Commit of that hub id; empty for its newest.")] = ""
+    subject_model: Annotated[
+        str,
+        Field(
+            description="Folder or hub id of a Grounding DINO that finds a pet or product by its name, such as IDEA-Research/grounding-dino-tiny; empty: the whole picture is the subject's."
+        ),
+    ] = ""
+    subject_revision: Annotated[str, Field(description="Commit of that hub id; empty for its newest.")] = ""
+    subject_prompt: Annotated[
+        str, Field(description="What the pet or product is looked for as, such as 'a red mug'; empty: the class word.")
+    ] = ""
+    subject_score: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="A photo on which nothing scores more is left out (0 to 1, as Grounding DINO counts).",
+        ),
+    ] = 0.3
+    segment_model: Annotated[
+        str,
+        Field(
+            description="Folder or hub id of a SAM that cuts out what subject_model found, such as facebook/sam-vit-base: a mask beside each crop; empty: no mask."
+        ),
+    ] = ""
+    segment_revision: Annotated[str, Field(description="Commit of that hub id; empty for its newest.")] = ""
     min_face_px: Annotated[
         int,
         Field(
@@ -274,6 +299,12 @@ class CropSettings(Section):
             ge=1, le=8, description="A crop that would have to be enlarged more than this is not made (factor, 1 to 8)."
         ),
     ] = 1.5
+
+    @model_validator(mode="after")
+    def _something_to_cut_out(self) -> Self:
+        if self.segment_model and not self.subject_model:
+            raise ValueError("segment_model cuts out what subject_model finds; name that too")
+        return self
 
 
 class ConcealSettings(Section):

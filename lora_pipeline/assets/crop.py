@@ -29,6 +29,8 @@ def face_crops(work: Work, outcome: Outcome) -> Shown:
         "framings": dict(framings),
         "faces": dict(Counter(face.whose for face in faces)),
     }
+    if masked := [row for row in outcome.manifest.kept if "subject_mask" in row.files]:
+        shown["masks of the subject"] = sheet(outcome.manifest, masked, "subject_mask")
     if unsure := flow.unsure(faces):
         columns = ("face (to settle in people.yaml)", "photo", "distance to the subject")
         shown["unsure faces"] = table(columns, [(face.id, face.photo, f"{face.distance:.3f}") for face in unsure])

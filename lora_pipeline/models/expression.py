@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.hub import Weights
+from lora_pipeline.models.place import Place, opened
 from lora_pipeline.records import Box
 
 if TYPE_CHECKING:
@@ -22,23 +22,23 @@ class Expressions:
     """A classifier of faces. It is opened when the first face is shown to it.
 
     Args:
-        weights: of any class that AutoModelForImageClassification opens.
+        place: of weights of any class that AutoModelForImageClassification opens.
     """
 
-    weights: Weights
+    place: Place
 
     @classmethod
     def open(cls, model: str, revision: str = "") -> "Expressions":
         """Raises ModelError if the folder is not there, or the hub id is neither in the local cache nor to be had."""
         how = "name the folder or hub id of a classifier of facial expressions, or leave crop.expression_model empty"
-        weights = Weights(model, revision, "crop.expression_model", how)
-        weights.find()
-        return cls(weights)
+        place = Place("crop.expression_model", model, revision, how)
+        place.check()
+        return cls(place)
 
     @property
     def identity(self) -> str:
         """That of the weights."""
-        return f"expression {AROUND} {self.weights.identity}"
+        return f"expression {AROUND} {self.place.identity}"
 
     def scores(self, picture: "Image", face: Box) -> Scores:
         """What the face shows: (label in small letters, probability), best first; the probabilities of all labels add up to 1.
@@ -69,5 +69,5 @@ class Expressions:
     def _opened(self) -> tuple[Any, Any]:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-        processor, model = self.weights.open(AutoImageProcessor, AutoModelForImageClassification)
+        processor, model = opened(self.place, AutoImageProcessor, AutoModelForImageClassification)
         return processor, model

@@ -9,16 +9,17 @@ from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, key_of
 from lora_pipeline.people import People
 from lora_pipeline.pictures import open_upright, save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Crop, Face, Framing, Kind, Quality, Row, State, Value
+from lora_pipeline.records import Box, Crop, Face, Framing, Kind, Quality, Row, State, Value
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.framing import Cut, inside, plan
 from lora_pipeline.stages.crop.looks import with_looks
 from lora_pipeline.stages.crop.search import Searched, SearchSettings, faces_of, find_faces
+from lora_pipeline.stages.crop.thing import Things, find_things, with_close
 from lora_pipeline.stages.crop.whose import Faces, decide, passers_by, write_decided
 from lora_pipeline.store import digest_file
 
 CODE_VERSION = "1"
-PICTURES = "crops"
+PICTURES, SUBJECT_MASKS = "crops", "subject_masks"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class _Task:
     reason: str = ""
     state: State = "dropped"
     data: tuple[tuple[str, Value], ...] = ()
+    mask: Path | None = None
+    mask_file: str = ""
 
 
 def crop(
@@ -41,19 +44,23 @@ def crop(
     reference: Path | Sequence[Path] | None,
     progress: Progress = silent,
     people: People | None = None,
+    class_word: str = "",
 ) -> Outcome:
     """Find the faces in every kept photo, say which are the subject's, and cut crops at the training size.
 
     - **person**: crops in `settings.framings` around the subject's face. A photo without it is a dropped row.
-    - **pet, product**: the whole picture. Faces are searched for all the same: each is a passer-by's, to be hidden.
+    - **pet, product**: the whole picture; where `settings.subject_model` finds the subject, also a close crop about it. Faces are
+      searched for all the same: each is a passer-by's, to be hidden.
     - **style**: the whole picture. Faces are part of a style, so none is searched for and none hidden.
 
     Args:
         curated: rows are `records.Quality`; only kept ones are read.
-        folder: the stage's. Row ids are `photo@framing`, data those of `records.Crop`, file role `picture` (PNG, RGB). Photos
-            that give no crop are rows with the photo's id.
+        folder: the stage's. Row ids are `photo@framing`, data those of `records.Crop`, file roles `picture` (PNG, RGB) and,
+            where a segmenter cut the subject out, `subject_mask` (PNG, 8-bit grey, the picture's size: 255 where the subject is).
+            Photos that give no crop are rows with the photo's id.
         reference: photos of the subject, to know its face by; the largest face on each counts. Only for a person.
         people: whose face is whose by hand, which wins.
+        class_word: what a pet or product is looked for as, if `settings.subject_prompt` is empty.
 
     Returns:
         The crops; the report counts crops, and its seconds are those of the search too.
@@ -86,11 +93,15 @@ def crop(
     else:
         found = passers_by(found, people)
     write_decided(folder, found)
+    things: Things | None = None
+    if settings.subject_model and kind in ("pet", "product"):
+        things = find_things(photos, folder, settings, settings.subject_prompt or class_word, progress)
+        seconds += things.seconds
 
     items = [
         item
         for id, photo in photos.items()
-        for item in _items(id, photo, found.get(id, ()), failed.get(id, ""), settings, kind)
+        for item in _items(id, photo, found.get(id, ()), failed.get(id, ""), settings, kind, things)
     ]
     cut = refresh(
         folder,
@@ -139,7 +150,13 @@ def _area(face: Face) -> int:
 
 
 def _items(
-    id: str, photo: Quality, faces: Sequence[Face], failed: str, settings: CropSettings, kind: Kind
+    id: str,
+    photo: Quality,
+    faces: Sequence[Face],
+    failed: str,
+    settings: CropSettings,
+    kind: Kind,
+    things: Things | None,
 ) -> list[Item[_Task]]:
     """All rows of one photo."""
     path = Path(photo.path)
@@ -158,6 +175,9 @@ def _items(
                     id, path, f"the subject's face is {height} px high, at least {settings.min_face_px} are asked for"
                 )
             ]
+    thing = things.boxes.get(id) if things else None
+    if things and thing is None:
+        return [_refused(id, path, things.reasons[id])]
     framings: tuple[Framing, ...] = settings.framings if kind == "person" else ("whole",)
     cuts = plan(
         photo.trim,
@@ -168,6 +188,9 @@ def _items(
         settings.off_centre,
         int(photo.digest[:8], 16) / 16**8 * 360,
     )
+    if things and thing:
+        cuts = with_close(cuts, photo.trim, thing, settings)
+        return [_item(id, photo, cut, None, others, thing, things.masks.get(id)) for cut in cuts]
     return [_item(id, photo, cut, subject, others) for cut in cuts]
 
 
@@ -184,7 +207,15 @@ def _refused(id: str, path: Path, reason: str, state: State = "dropped") -> Item
     return Item(id, [reason, state], _Task(path, None, reason=reason, state=state, data=(("photo", id),)))
 
 
-def _item(id: str, photo: Quality, cut: Cut, subject: Face | None, others: Sequence[Face]) -> Item[_Task]:
+def _item(
+    id: str,
+    photo: Quality,
+    cut: Cut,
+    subject: Face | None,
+    others: Sequence[Face],
+    thing: Box | None = None,
+    mask: tuple[Path, str] | None = None,
+) -> Item[_Task]:
     boxes = [inside(face.box, cut.region, cut.size_px) for face in others]
     crop = Crop(
         photo=id,
@@ -200,12 +231,21 @@ def _item(id: str, photo: Quality, cut: Cut, subject: Face | None, others: Seque
         pitch_deg=subject.pitch_deg if subject else None,
         roll_deg=subject.roll_deg if subject else None,
         expression=subject.expression if subject else (),
+        thing=inside(thing, cut.region, cut.size_px) if thing else None,
     )
     name = f"{id}@{cut.framing}"
     # The photo's id may hold folders, and two photos of one name in them.
     file = f"{PICTURES}/{Path(id).stem}-{cut.framing}-{key_of(name)[:8]}.png"
-    task = _Task(Path(photo.path), crop, file, cut.reason, data=(("photo", id), ("framing", cut.framing)))
-    return Item(name, [photo.digest, crop.data(), cut.reason], task)
+    task = _Task(
+        Path(photo.path),
+        crop,
+        file,
+        cut.reason,
+        data=(("photo", id), ("framing", cut.framing)),
+        mask=mask[0] if mask else None,
+        mask_file=f"{SUBJECT_MASKS}/{Path(file).name}",
+    )
+    return Item(name, [photo.digest, crop.data(), cut.reason, *([mask[1]] if mask else [])], task)
 
 
 def _make(task: _Task, folder: Path) -> Made:
@@ -213,7 +253,11 @@ def _make(task: _Task, folder: Path) -> Made:
         return Made(dict(task.data), state=task.state, reason=task.reason)
     from PIL import Image
 
-    cut = task.crop
+    cut, files = task.crop, {"picture": task.file}
     picture = open_upright(task.photo).crop(cut.region)
     save(picture.resize((cut.width_px, cut.height_px), Image.Resampling.LANCZOS), folder / task.file)
-    return Made(cut.data(), {"picture": task.file})
+    if task.mask:
+        with Image.open(task.mask) as mask:
+            save(mask.crop(cut.region).resize((cut.width_px, cut.height_px)), folder / task.mask_file)
+        files["subject_mask"] = task.mask_file
+    return Made(cut.data(), files)
