@@ -147,7 +147,7 @@ class Face(Record):
         confidence: the detector's own score (its scale differs by detector); `KNOWN_ONLY` of a face that it did not find.
         landmarks: (x, y) points, pixels of the upright photo: outer and inner corner of the picture's right eye, the same
             of its left eye, base of the nose (dlib's five points).
-        descriptor: identity vector of 128 numbers (dlib's ResNet); two of one person lie under 0.6 (Euclidean).
+        descriptor: identity vector, 128 numbers of dlib's ResNet or 512 of InsightFace's; two of one person lie under 0.6 (Euclidean).
         yaw_deg: head yaw from the landmarks, positive when the nose points to the picture's right; about ±10.
         whose: the subject's, a stranger's, too unsure to say (hidden as a stranger's is), or, by a person's word, no face at all.
         known: whether the photo library says that it is the subject's.

@@ -201,12 +201,18 @@ class CropSettings(Section):
     """Which face is the subject's, and what is cut out around it."""
 
     detector: Annotated[
-        Literal["dlib_hog", "dlib_cnn", "yolo"],
+        Literal["dlib_hog", "dlib_cnn", "yolo", "insightface"],
         Field(
-            description="Face detector: dlib_hog (CPU, ships), dlib_cnn (slow on a CPU, finds turned and half faces) or yolo (GPU, needs weights)."
+            description="Face detector: dlib_hog (CPU, ships), dlib_cnn (slow on a CPU, finds turned and half faces), yolo (GPU, needs weights) or insightface (tells identities too; its weights are for non-commercial research only)."
         ),
     ] = "dlib_hog"
     yolo_weights: Annotated[str, Field(description="Weights file for the yolo detector, such as face_yolov8n.pt.")] = ""
+    insightface_models: Annotated[
+        str,
+        Field(
+            description="Folder of the ONNX files for the insightface detector, such as ~/.insightface/models/buffalo_l."
+        ),
+    ] = ""
     search_px: Annotated[
         int,
         Field(

@@ -8,6 +8,7 @@ from lora_pipeline import people
 from lora_pipeline.flow import STEPS, Standing, Work, unsure
 from lora_pipeline.flow import faces as faces_of
 from lora_pipeline.manifest import Report
+from lora_pipeline.models.faces import terms
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
 from lora_pipeline.settings import Section
@@ -32,6 +33,7 @@ def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) ->
         else:
             rows.append((step.noun, "did not run", "", "", "", ""))
     lines = [f"{work.subject.name}", *_columns(rows)]
+    lines += terms(work.settings.crop)
     if faults:
         return "\n".join([*lines, "", *faults])
     return "\n".join([*lines, "", *_result(work)])

@@ -10,6 +10,7 @@ from lora_pipeline.assets.checks import ONE_IDENTITY, PEOPLE_FOUND, one_identity
 from lora_pipeline.assets.report import MAX_PICTURES, picture, sheet, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
+from lora_pipeline.models.faces import terms
 from lora_pipeline.records import Face, Quality
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def face_crops(work: Work, outcome: Outcome) -> Shown:
         "framings": dict(framings),
         "faces": dict(Counter(face.whose for face in faces)),
     }
+    if told := terms(work.settings.crop):
+        shown["terms of the models that were chosen"] = "; ".join(told)
     if masked := [row for row in outcome.manifest.kept if "subject_mask" in row.files]:
         shown["masks of the subject"] = sheet(outcome.manifest, masked, "subject_mask")
     if unsure := flow.unsure(faces):

@@ -36,6 +36,11 @@ LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 ALL_LANDMARKS = "shape_predictor_68_face_landmarks.dat"
 DESCRIPTOR = "dlib_face_recognition_resnet_model_v1.dat"
 
+TERMS = (
+    "dlib's 68 landmarks (crop.head_pose) were trained on iBUG 300-W, whose pictures are for non-commercial research; "
+    "ask Imperial College London before a product is made with them"
+)
+
 SURE = 0.1
 """Least HOG score that counts at `search_px`."""
 SURE_SMALL = 0.6
