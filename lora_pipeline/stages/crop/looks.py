@@ -4,9 +4,9 @@ Only the subject's own faces are looked at; nobody asked for a stranger's mood.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lora_pipeline.manifest import Item, Made, refresh
 from lora_pipeline.models.dlib_faces import Landmarks68
@@ -18,18 +18,11 @@ from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.angle import pose_deg
 from lora_pipeline.stages.crop.whose import Faces
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 LOOKS_VERSION = "1"
 POSES, EXPRESSIONS = "poses", "expressions"
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A face in its photo, and the model that is to look at it."""
-
-    photo: Path
-    box: Box
-    model: str = ""
-    revision: str = ""
 
 
 def with_looks(
@@ -40,12 +33,13 @@ def with_looks(
     A face whose photo cannot be read just now goes without. Raises ModelError if a model is missing.
     """
     if settings.head_pose:
-        identity = Landmarks68.open().identity
-        faces = _look(faces, photos, folder, POSES, "head poses", _pose, ("", ""), identity, progress)
+        landmarks = Landmarks68.open()
+        look = partial(_pose, landmarks)
+        faces = _look(faces, photos, folder, POSES, "head poses", look, landmarks.identity, progress)
     if settings.expression_model:
-        model = settings.expression_model, settings.expression_revision
-        identity = Expressions.open(*model).identity
-        faces = _look(faces, photos, folder, EXPRESSIONS, "expressions", _expression, model, identity, progress)
+        reader = Expressions.open(settings.expression_model, settings.expression_revision)
+        look = partial(_expression, reader)
+        faces = _look(faces, photos, folder, EXPRESSIONS, "expressions", look, reader.identity, progress)
     return faces
 
 
@@ -55,24 +49,26 @@ def _look(
     folder: Path,
     name: str,
     what: str,
-    look: Callable[[_Shown, Path], Made],
-    model: tuple[str, str],
+    look: Callable[["Image", Box], Made],
     identity: str,
     progress: Progress,
 ) -> Faces:
     """The faces with what `look` says of the subject's: its rows' data are fields of `Face`."""
     items = [
-        Item(
-            face.id,
-            [photos[photo].digest, list(face.box), identity],
-            _Shown(Path(photos[photo].path), face.box, *model),
-        )
+        Item(face.id, [photos[photo].digest, list(face.box), identity], (Path(photos[photo].path), face.box))
         for photo, found in faces.items()
         for face in found
         if face.whose == "subject"
     ]
     outcome = refresh(
-        folder, items, look, settings=None, code_version=LOOKS_VERSION, name=name, what=what, progress=progress
+        folder,
+        items,
+        lambda shown, _: look(open_upright(shown[0]), shown[1]),
+        settings=None,
+        code_version=LOOKS_VERSION,
+        name=name,
+        what=what,
+        progress=progress,
     )
     told = {row.id: row.data for row in outcome.manifest.kept}
     return {
@@ -81,21 +77,10 @@ def _look(
     }
 
 
-@cache
-def _landmarks() -> Landmarks68:
-    return Landmarks68.open()
-
-
-@cache
-def _expressions(model: str, revision: str) -> Expressions:
-    return Expressions.open(model, revision)
-
-
-def _pose(shown: _Shown, _: Path) -> Made:
-    _yaw, pitch, roll = pose_deg(_landmarks().points(open_upright(shown.photo), shown.box))
+def _pose(landmarks: Landmarks68, picture: "Image", box: Box) -> Made:
+    _yaw, pitch, roll = pose_deg(landmarks.points(picture, box))
     return Made({"pitch_deg": pitch, "roll_deg": roll})
 
 
-def _expression(shown: _Shown, _: Path) -> Made:
-    scores = _expressions(shown.model, shown.revision).scores(open_upright(shown.photo), shown.box)
-    return Made({"expression": [list(score) for score in scores]})
+def _expression(reader: Expressions, picture: "Image", box: Box) -> Made:
+    return Made({"expression": [list(score) for score in reader.scores(picture, box)]})

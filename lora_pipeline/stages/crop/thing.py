@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, key_of, refresh
@@ -45,15 +44,15 @@ def find_things(
 
     Raises ModelError if a model is missing.
     """
-    named = settings.subject_model, settings.subject_revision
-    detector = GroundingDino.open(*named).identity
+    detector = GroundingDino.open(settings.subject_model, settings.subject_revision)
+    identity, least_score = detector.identity, settings.subject_score
     found = refresh(
         folder,
         [
             Item(
                 id,
-                [photo.digest, list(photo.trim), detector, prompt, settings.subject_score],
-                _Sought(Path(photo.path), photo.trim, *named, prompt=prompt, least_score=settings.subject_score),
+                [photo.digest, list(photo.trim), identity, prompt, least_score],
+                _Sought(Path(photo.path), photo.trim, detector, prompt, least_score),
             )
             for id, photo in photos.items()
         ],
@@ -79,13 +78,13 @@ def _cut_out(
 ) -> Outcome:
     if not settings.segment_model:
         return Outcome(Manifest(folder, ()), Report())
-    named = settings.segment_model, settings.segment_revision
-    segmenter = Sam.open(*named).identity
+    segmenter = Sam.open(settings.segment_model, settings.segment_revision)
+    identity = segmenter.identity
     items = [
         Item(
             id,
-            [photos[id].digest, list(photos[id].trim), list(box), segmenter],
-            _Sought(Path(photos[id].path), photos[id].trim, *named, box=box, file=f"{CUT_OUT}/{key_of(id)[:16]}.png"),
+            [photos[id].digest, list(box), identity],
+            _Found(Path(photos[id].path), box, segmenter, f"{CUT_OUT}/{key_of(id)[:16]}.png"),
         )
         for id, box in boxes.items()
     ]
@@ -129,28 +128,21 @@ def with_close(cuts: Sequence[Cut], trim: Box, thing: Box, settings: CropSetting
 class _Sought:
     photo: Path
     trim: Box
-    model: str
-    revision: str
-    prompt: str = ""
-    least_score: float = 0.0
-    box: Box = (0, 0, 0, 0)
-    file: str = ""
+    detector: GroundingDino
+    prompt: str
+    least_score: float
 
 
-@cache
-def _detector(model: str, revision: str) -> GroundingDino:
-    return GroundingDino.open(model, revision)
-
-
-@cache
-def _segmenter(model: str, revision: str) -> Sam:
-    return Sam.open(model, revision)
+@dataclass(frozen=True)
+class _Found:
+    photo: Path
+    box: Box
+    segmenter: Sam
+    file: str
 
 
 def _find(sought: _Sought, _: Path) -> Made:
-    finds = _detector(sought.model, sought.revision).find(
-        open_upright(sought.photo).crop(sought.trim), sought.prompt, sought.least_score
-    )
+    finds = sought.detector.find(open_upright(sought.photo).crop(sought.trim), sought.prompt, sought.least_score)
     if not finds:
         return Made(state="dropped", reason=f"no {sought.prompt} is found (crop.subject_score: {sought.least_score:g})")
     (left, top, right, bottom), score = finds[0]
@@ -158,14 +150,13 @@ def _find(sought: _Sought, _: Path) -> Made:
     return Made({"box": [left + x, top + y, right + x, bottom + y], "score": score, "finds": len(finds)})
 
 
-def _segment(sought: _Sought, folder: Path) -> Made:
+def _segment(found: _Found, folder: Path) -> Made:
     from PIL import Image
 
-    photo = open_upright(sought.photo)
-    mask = _segmenter(sought.model, sought.revision).mask(photo, sought.box)
-    save(Image.fromarray(mask).convert("L"), folder / sought.file)
-    left, top, right, bottom = sought.box
-    return Made({"share_of_box": round(float(mask[top:bottom, left:right].mean()), 3)}, {"mask": sought.file})
+    mask = found.segmenter.mask(open_upright(found.photo), found.box)
+    save(Image.fromarray(mask).convert("L"), folder / found.file)
+    left, top, right, bottom = found.box
+    return Made({"share_of_box": round(float(mask[top:bottom, left:right].mean()), 3)}, {"mask": found.file})
 
 
 def _box(value: object) -> Box:
