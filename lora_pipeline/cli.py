@@ -173,6 +173,16 @@ def forecast(name: str, changes: Change = None, home: Home = None) -> None:
 
 
 @app.command()
+def review(name: str, home: Home = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 7860) -> None:
+    """A local page: photos, copies, faces, crops, captions; what is decided there wins from the next run on."""
+    from lora_pipeline.flow import work
+    from lora_pipeline.progress import bars
+    from lora_pipeline.review import serve
+
+    serve(work(_store(home), name, bars()), port)
+
+
+@app.command()
 def lineage(
     name: Annotated[str, typer.Argument(help="The subject.")],
     of: Annotated[

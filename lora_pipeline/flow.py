@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from lora_pipeline import manifest, people
+from lora_pipeline import manifest, people, verdicts
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
@@ -70,8 +70,14 @@ def collect(work: Work) -> Outcome:
 
 
 def curate(work: Work) -> Outcome:
-    """`source_photos` → `curated_photos`."""
-    return curating.curate(work.made("collect"), work.folder("curate"), work.settings.curate, work.progress)
+    """`source_photos` → `curated_photos`; what a person decided wins."""
+    return curating.curate(
+        work.made("collect"),
+        work.folder("curate"),
+        work.settings.curate,
+        work.progress,
+        verdicts.read(work.store.subject(work.subject.name)),
+    )
 
 
 def crop(work: Work) -> Outcome:

@@ -114,6 +114,7 @@ class Quality(Record):
         blocking: excess of a JPEG's steps between blocks, as a share of the mean step; 0 for none, over 1 for the worst.
         plain: share of pixels that equal their neighbours, 0 to 1: most of a screenshot's.
         tokens: words that its captions say of its weaknesses, if such photos are kept.
+        by_hand: `keep` or `drop` if a person has decided so, else empty.
     """
 
     path: str
@@ -135,6 +136,7 @@ class Quality(Record):
     blocking: float = 0.0
     plain: float = 0.0
     tokens: tuple[str, ...] = ()
+    by_hand: str = ""
 
 
 @dataclass(frozen=True)

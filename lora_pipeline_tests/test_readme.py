@@ -15,8 +15,8 @@ from lora_pipeline.demo.photos import draw_subject_photos
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Run by other tests or by .ci/run itself: the demo and the UI have tests of their own, and `make test` is this.
-ELSEWHERE = {"make demo", "make ui", "make check", "make test", "make bench"}
+# Run by other tests or by .ci/run itself: the demo, the UI and the page have tests of their own, and `make test` is this.
+ELSEWHERE = {"make demo", "make ui", "make check", "make test", "make bench", "lora-pipeline review jane"}
 
 
 def commands() -> list[str]:

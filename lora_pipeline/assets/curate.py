@@ -1,5 +1,6 @@
 """`curated_photos`."""
 
+from lora_pipeline import verdicts
 from lora_pipeline.assets.checks import ENOUGH, enough_photos
 from lora_pipeline.assets.report import sheet, table
 from lora_pipeline.assets.stage import Shown, stage
@@ -21,6 +22,7 @@ def curated_photos(work: Work, outcome: Outcome) -> Shown:
             source, [source.row(id) for id, _ in copies], "thumbnail", [label for _, label in copies]
         ),
         "quality": _quality(outcome.manifest),
+        **_by_hand(work, outcome.manifest),
     }
     return shown, [enough_photos(work, outcome.manifest)]
 
@@ -36,6 +38,16 @@ def by_group(made: Manifest) -> list[tuple[str, str]]:
         for number, (best, ids) in enumerate(sorted(groups.items()), start=1)
         for id in sorted(ids, key=lambda id: (id != best, id))
     ]
+
+
+def _by_hand(work: Work, made: Manifest) -> dict[str, object]:
+    """What a person decided, and what of it names no photo."""
+    decided = verdicts.read(work.store.subject(work.subject.name))
+    doubts = verdicts.doubts(decided, [row.id for row in made.rows])
+    shown: dict[str, object] = (
+        {"decided by hand": table(("photo", "verdict"), sorted(decided.items()))} if decided else {}
+    )
+    return shown | ({"decided by hand, in vain": table(("what",), [(one,) for one in doubts])} if doubts else {})
 
 
 def _quality(made: Manifest) -> object:

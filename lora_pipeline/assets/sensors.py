@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import dagster as dg
 
-from lora_pipeline import flow, people, subject
+from lora_pipeline import flow, people, subject, verdicts
 from lora_pipeline.assets.partitions import register
 from lora_pipeline.assets.resources import House
 from lora_pipeline.errors import PipelineError
@@ -35,7 +35,7 @@ def subject_folders(context: dg.SensorEvaluationContext, house: House) -> dg.Ski
 
 @dg.sensor(name="photos_changed", job_name=JOB, minimum_interval_seconds=30)
 def photos_changed(context: dg.SensorEvaluationContext, house: House) -> dg.SensorResult:
-    """Rebuilds a subject when its photos, captions, subject.yaml or people.yaml change.
+    """Rebuilds a subject when its photos, captions, subject.yaml or a person's decisions change.
 
     A folder counts when it looks the same (names, sizes, times) at two ticks, so that files still being copied wait. One
     run a change: the run key holds the content's digest and a number that grows with each change.
@@ -77,7 +77,7 @@ def nightly(context: dg.ScheduleEvaluationContext, house: House) -> Iterator[dg.
 
 
 def watched(store: Store, name: str) -> list[Path]:
-    """The files whose change rebuilds a subject: its photos, its captions by hand, its subject.yaml and people.yaml. Raises SubjectError.
+    """The files whose change rebuilds a subject: photos, captions by hand, subject.yaml, what a person decided of photos and faces. Raises SubjectError.
 
     A photo library is not asked at each tick whether anything changed in it: `nightly` does that.
     """
@@ -89,7 +89,8 @@ def watched(store: Store, name: str) -> list[Path]:
         photos = [its.origin]
     else:
         photos = [found.path for found in find(its.origin, its.whole_settings().collect.subfolders)]
-    return sorted([*photos, *folder.glob("captions/*.txt"), *folder.glob(people.FILE), folder / subject.FILE])
+    decided = [folder / subject.FILE, folder / verdicts.FILE, folder / people.FILE]
+    return sorted([*photos, *folder.glob("captions/**/*.txt"), *(file for file in decided if file.exists())])
 
 
 def look_of(files: list[Path]) -> str:

@@ -1,6 +1,6 @@
 """Which photos go on: each is measured once, then all are judged together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,14 +12,22 @@ from lora_pipeline.records import Photo, Quality, Row
 from lora_pipeline.settings import CurateSettings
 from lora_pipeline.stages.curate.copies import groups
 from lora_pipeline.stages.curate.measure import Measured, measure
+from lora_pipeline.verdicts import Verdict
 
 CODE_VERSION = "2"
 MEASURED = "measured"
+DROPPED = "dropped by hand"
 NEARLY = 0.8  # of the most detail in a group: as much
 FULL = 0.87  # of the best copy's detail for its size: not blown up
 
 
-def curate(source: Manifest, folder: Path, settings: CurateSettings, progress: Progress = silent) -> Outcome:
+def curate(
+    source: Manifest,
+    folder: Path,
+    settings: CurateSettings,
+    progress: Progress = silent,
+    by_hand: Mapping[str, Verdict] | None = None,
+) -> Outcome:
     """Measure every kept photo, drop what is not good enough, and keep the best of each group of copies.
 
     Args:
@@ -28,6 +36,7 @@ def curate(source: Manifest, folder: Path, settings: CurateSettings, progress: P
             `manifest` (what was decided).
         settings: thresholds.
         progress: told after each photo measured.
+        by_hand: photo id → `keep` or `drop`, by a person, which wins: one kept has no faults and is no copy; one dropped is dropped.
 
     Returns:
         A row for each row of `source`, in the record `Quality`; rows that `source` did not keep stay as they were, without
@@ -51,7 +60,12 @@ def curate(source: Manifest, folder: Path, settings: CurateSettings, progress: P
     measured = {row.id: row for row in measuring.manifest.rows}
     left_out = {row.id: Made(state=row.state, reason=row.reason) for row in source.rows if row.state != "kept"}
     left_out |= {row.id: Made(state=row.state, reason=row.reason) for row in measured.values() if row.state != "kept"}
-    judged = [_Judged.of(row, measured[row.id], settings) for row in source.kept if row.id not in left_out]
+    verdicts = by_hand or {}
+    judged = [
+        _Judged.of(row, measured[row.id], settings, verdicts.get(row.id))
+        for row in source.kept
+        if row.id not in left_out
+    ]
     prints = [Measured.of(measured[one.id]) for one in judged]
     decided = left_out | {one.id: one.made for one in _copies_judged(judged, prints, settings)}
     outcome = refresh(
@@ -101,7 +115,7 @@ class _Judged:
     faults: tuple[str, ...]
 
     @staticmethod
-    def of(row: Row, measured_row: Row, settings: CurateSettings) -> "_Judged":
+    def of(row: Row, measured_row: Row, settings: CurateSettings, by_hand: Verdict | None) -> "_Judged":
         photo, measured = Photo.of(row), Measured.of(measured_row)
         quality = Quality(
             photo.path,
@@ -126,6 +140,9 @@ class _Judged:
         if settings.quality_tokens:
             quality = replace(quality, tokens=tuple(dict.fromkeys(fault.token for fault in faults if fault.token)))
             faults = [fault for fault in faults if not fault.token]
+        if by_hand:
+            quality = replace(quality, by_hand=by_hand)
+            faults = [_Fault(DROPPED)] if by_hand == "drop" else []
         return _Judged(row.id, quality, measured.file_bytes, tuple(fault.reason for fault in faults))
 
     @property
@@ -191,19 +208,21 @@ def _copies_judged(judged: Sequence[_Judged], prints: Sequence[Measured], settin
         best = _best([judged[number] for number in group])
         for number in group:
             one = judged[number]
-            copy = () if one is best or settings.keep_duplicates else (f"copy of {best.id}",)
+            stays = one is best or settings.keep_duplicates or one.quality.by_hand
+            copy = () if stays else (f"copy of {best.id}",)
             result[number] = replace(one, quality=replace(one.quality, duplicates=best.id), faults=one.faults + copy)
     return result
 
 
 def _best(copies: Sequence[_Judged]) -> _Judged:
-    """The copy to keep: one that is good enough, if any is, and of these the one with the most detail.
+    """The copy to keep: one that a person keeps, else one that is good enough, if any is, and of these the one with the most detail.
 
     Detail is the true resolution, known to some 20 %. What has nearly as much counts as equal, but not what needs more pixels for it: that is the
     same photo blown up. Of the rest more pixels decide, then the larger file, since saving again at a lower quality costs
     detail that the spectrum does not show, then the name. A blow-up by less than 1.2 may win: it shows as much.
     """
-    fit = [one for one in copies if not one.faults] or copies
+    kept = [one for one in copies if one.quality.by_hand == "keep"]
+    fit = kept or [one for one in copies if not one.faults] or copies
     fit = [one for one in fit if not one.quality.tokens] or fit
     most = max(one.quality.true_side_px for one in fit)
     equal = [one for one in fit if one.quality.true_side_px >= NEARLY * most]

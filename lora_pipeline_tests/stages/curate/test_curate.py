@@ -403,3 +403,34 @@ def test_real_photos_are_all_kept_by_a_wide_margin(name: str, tmp_path: Path) ->
     told = real(name, tmp_path)
     assert all(row.state == "kept" for row in told.rows)
     assert min(Quality.of(row).sharpness for row in told.rows) > 5 * CurateSettings().min_sharpness
+
+
+def by_hand(photos: Path, **verdicts: Any) -> Outcome:
+    settings = CurateSettings(min_sharpness=5, min_contrast=0.01, min_true_side_px=0)
+    given = {f"{name}.png": verdict for name, verdict in verdicts.items()}
+    return curate(collected(photos), photos.parent / "work", settings, by_hand=given)
+
+
+def test_what_a_person_decides_of_a_photo_wins_over_what_was_measured(photos: Path) -> None:
+    put(photos, "good.png", scene(1))
+    put(photos, "blurred.png", scene(2).filter(ImageFilter.GaussianBlur(9)))
+    assert by_hand(photos).manifest.row("blurred.png").state == "dropped"
+    told = by_hand(photos, good="drop", blurred="keep")
+    assert states(told)["good.png"] == "dropped by hand"
+    assert states(told)["blurred.png"] == "kept"
+    assert Quality.of(told.manifest.row("blurred.png")).by_hand == "keep"
+    assert (told.report.computed, told.report.reused) == (0, 2)  # nothing is measured again
+    assert states(by_hand(photos))["good.png"] == "kept"
+
+
+def test_of_copies_the_one_that_a_person_keeps_stands_for_them(photos: Path) -> None:
+    picture = draw(
+        random_identity(np.random.default_rng(3), "woman"), random_scene(np.random.default_rng(4), (640, 640))
+    )
+    put(photos, "large.png", picture.picture)
+    put(photos, "small.png", picture.picture.resize((400, 400), Image.Resampling.LANCZOS))
+    assert states(by_hand(photos))["small.png"] == "copy of large.png"
+    assert states(by_hand(photos, small="keep"))["large.png"] == "copy of small.png"
+    assert states(by_hand(photos, large="drop"))["small.png"] == "kept"
+    both = by_hand(photos, small="keep", large="keep")
+    assert [row.state for row in both.manifest.kept] == ["kept", "kept"]
