@@ -98,10 +98,12 @@ def standing(standings: Sequence[Standing]) -> str:
 
 def unsettled(work: Work) -> str:
     """The faces that nobody knows whose they are, and where a person says so; empty if there are none."""
-    faces = unsure(faces_of(work))
+    folder = work.store.subject(work.subject.name)
+    said = people.read(folder).decisions  # those of them that the next run will know
+    faces = [face for face in unsure(faces_of(work)) if face.id not in said]
     if not faces:
         return ""
-    file = work.store.subject(work.subject.name) / people.FILE
+    file = folder / people.FILE
     head = f"{len(faces)} unsure face{'s' if len(faces) > 1 else ''}, hidden; say whose in {file} ({', '.join(people.WORDS)}, or a name):"
     return "\n".join([head, *(f"  {face.id}: distance {face.distance:.3f}" for face in faces)])
 

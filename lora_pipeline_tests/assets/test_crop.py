@@ -48,6 +48,16 @@ def _known() -> dg.DagsterInstance:
     return instance
 
 
+def status(store: Store) -> str:
+    """What the terminal says."""
+    return subprocess.run(
+        [sys.executable, "-m", "lora_pipeline.cli", "status", "ann", "--home", str(store.data.parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
 def test_an_unsure_face_is_shown_and_told_and_settled_by_hand(store: Store) -> None:
     result = materialize(store)
     (event,) = result.get_asset_materialization_events()
@@ -61,16 +71,12 @@ def test_an_unsure_face_is_shown_and_told_and_settled_by_hand(store: Store) -> N
     ]
     assert str(shown["unsure faces, in the table's order"].value).startswith("![unsure faces](data:image/jpeg")
 
-    words = subprocess.run(
-        [sys.executable, "-m", "lora_pipeline.cli", "status", "ann", "--home", str(store.data.parent)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    words = status(store)
     assert f"1 unsure face, hidden; say whose in {store.subject('ann') / 'people.yaml'}" in words
     assert f"  {unsure.id}: distance {unsure.distance:.3f}" in words
 
     people.write(store.subject("ann"), {unsure.id: "stranger", "beside.png#7": "Anna"})
+    assert "unsure" not in status(store)
     result = materialize(store)
     (event,) = result.get_asset_materialization_events()
     assert "unsure faces" not in event.materialization.metadata
