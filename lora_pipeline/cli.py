@@ -50,6 +50,7 @@ def new(
     """Make a new subject."""
     from pydantic import ValidationError
 
+    from lora_pipeline import trigger as trigger_word
     from lora_pipeline.settings import sentences
     from lora_pipeline.subject import Subject
     from lora_pipeline.subject import new as write
@@ -62,6 +63,8 @@ def new(
     except ValidationError as error:
         raise SettingsError(sentences(error)) from None
     print(f"made {write(_store(home), subject)}")
+    if (judged := trigger_word.judged(subject.trigger, subject.whole_settings())).against:
+        print(judged.in_words)
     if subject.kind == "person" and subject.consent is None:
         print("No consent is recorded yet: fill in `consent` there. Without it nothing is trained.")
     print(f"next: lora-pipeline run {name}")
@@ -145,12 +148,27 @@ def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
 def status(name: str, home: Home = None) -> None:
     """What is fresh, what is stale and why, what each stage kept and dropped, which faces are unsure."""
     from lora_pipeline import flow
+    from lora_pipeline import trigger as trigger_word
     from lora_pipeline.summary import standing, unsettled
 
     work = flow.work(_store(home), name)
     print(standing(flow.status(work)))
     if words := unsettled(work):
         print(f"\n{words}")
+    if (judged := trigger_word.judged(work.subject.trigger, work.settings)).against:
+        print(f"\n{judged.in_words}")
+
+
+@app.command()
+def trigger(
+    name: Annotated[str, typer.Argument(help="The subject's name or nickname, to make trigger words of.")],
+    recipe: Annotated[str, typer.Option(help="Recipe whose base model is to read them.")] = "sd15_person",
+) -> None:
+    """Offer rare trigger words: Caesar shifts of a name that the base's tokenizer neither knows nor splits badly."""
+    from lora_pipeline.recipes import recipe as named
+    from lora_pipeline.summary import trigger_words
+
+    print(trigger_words(name, named(recipe)))
 
 
 @app.command()

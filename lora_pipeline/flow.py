@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from lora_pipeline import manifest, people, verdicts
-from lora_pipeline.errors import SubjectError
+from lora_pipeline.errors import SettingsError, SubjectError
+from lora_pipeline.families import give_back_memory
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Example, Face, Photo, Quality
@@ -83,7 +84,7 @@ def curate(work: Work) -> Outcome:
 def crop(work: Work) -> Outcome:
     """`curated_photos` → `face_crops`."""
     subject = work.subject
-    return cropping.crop(
+    outcome = cropping.crop(
         work.made("curate"),
         work.folder("crop"),
         work.settings.crop,
@@ -93,6 +94,8 @@ def crop(work: Work) -> Outcome:
         people.read(work.store.subject(subject.name)),
         subject.class_word,
     )
+    give_back_memory()  # as after `describe`: what looked for things and expressions
+    return outcome
 
 
 def faces(work: Work) -> list[Face]:
@@ -115,11 +118,12 @@ def conceal(work: Work) -> Outcome:
 
 
 def describe(work: Work) -> Outcome:
-    """`blurred_set` → `captions`; `curated_photos` has the words for weak photos."""
+    """`blurred_set` → `captions`; `curated_photos` has the words for weak photos. Raises SubjectError if pictures may not be sent out."""
+    _may_send(work)
     tokens = {row.id: quality.tokens for row in work.made("curate").kept if (quality := Quality.of(row)).tokens}
     captions = work.store.subject(work.subject.name) / "captions"
     words = (work.subject.trigger, work.subject.class_word)
-    return describing.describe(
+    outcome = describing.describe(
         work.made("conceal"),
         work.folder("describe"),
         work.settings.describe,
@@ -128,6 +132,30 @@ def describe(work: Work) -> Outcome:
         progress=work.progress,
         tokens=tokens,
     )
+    give_back_memory()  # training, in a process of its own, wants what the captioner had
+    return outcome
+
+
+def _may_send(work: Work) -> None:
+    """Raise SubjectError if the captioner would send a person's pictures to a service outside, and their consent does not cover it.
+
+    Raises SettingsError if anybody on the way there could look at them.
+    """
+    subject, settings = work.subject, work.settings.describe
+    if manifest.is_planning() or not describing.sends_out(settings):
+        return
+    if not settings.llm_address.startswith("https://"):
+        raise SettingsError(
+            f"describe.llm_address {settings.llm_address} is outside, and pictures and key would go there unencrypted: write https://"
+        )
+    if subject.consent is None and subject.kind != "person":
+        return
+    if "outside_services" not in getattr(subject.consent, "uses", ()):
+        raise SubjectError(
+            f"describe.captioner llm would send pictures of {subject.name} to {settings.llm_address}, and no consent that is recorded covers "
+            "outside services: if they agree, add outside_services to consent: uses in subject.yaml; or set describe.llm_address to a model "
+            "of your own (localhost, or a private address in numbers), or describe.captioner to another"
+        )
 
 
 def encode(work: Work) -> Outcome:

@@ -16,6 +16,19 @@ from lora_pipeline.settings import (
     Settings,
 )
 
+# What a vision model is asked of things and styles, of which it is not the hair and the outfit that vary.
+THING_INSTRUCTION = (
+    "You write the caption with which a picture trains an image model. The {class} in it is called {trigger}. Answer with one caption of "
+    "{min_words} to {max_words} words in plain English and nothing else. It begins with '{trigger} is' or '{trigger} does'. Say, as far "
+    "as it can be seen: from which side and how near it is seen, where it stands or who holds it, what else is there, the background and "
+    "the light. Say nothing of what never changes about {trigger}: its shape, colour, material and lettering."
+)
+STYLE_INSTRUCTION = (
+    "You write the caption with which a picture trains an image model. The picture is in a style called {trigger}. Answer with one caption "
+    "of {min_words} to {max_words} words in plain English and nothing else. Say what is shown: who or what, doing what, where, and what is "
+    "around it. Say nothing of the style: neither technique, nor strokes, nor palette, nor mood."
+)
+
 
 def sd15_person() -> Settings:
     """A person on Stable Diffusion 1.5: 512 px, dim 32, three framings a photo."""
@@ -25,12 +38,13 @@ def sd15_person() -> Settings:
 def sd15_portrait() -> Settings:
     """Portraits of a person on Stable Diffusion 1.5: dim 64, min-SNR 5, close and medium crops, captions of 30 to 100 words.
 
-    Beside `sd15_person`, which is for any framing and for short captions. Nothing that ships here writes 30 words: write them by hand, the
-    class word in each. The text encoder reads 75 tokens, some 50 to 60 words; `training_set` says what it cut.
+    Beside `sd15_person`, which is for any framing and for short captions. The captioner that measures writes fewer than 30 words, and a check
+    says so: have a vision model write them (`describe.captioner: llm`), or write them by hand, the class word in each. The text encoder
+    reads 75 tokens, some 50 to 60 words; `training_set` says what it cut.
     """
     return Settings(
         crop=CropSettings(framings=("close", "medium")),
-        describe=DescribeSettings(max_words=100),
+        describe=DescribeSettings(min_words=30, max_words=100),
         fit=FitSettings(network_dim=64, network_alpha=32, min_snr_gamma=5.0),
     )
 
@@ -74,6 +88,7 @@ def sd15_product() -> Settings:
     return sd15_pet().changed(
         {
             "curate": {"max_clipped_highlights": 0.95},  # things are photographed on white
+            "describe": {"llm_instruction": THING_INSTRUCTION, "subject_words": ()},
             "encode": {"repeats": 6},
             "fit": {"batch_size": 2, "epochs": 10},
             "grade": {
@@ -93,6 +108,7 @@ def sd15_style() -> Settings:
     """A style on Stable Diffusion 1.5: whole pictures, no faces, prompts of other things."""
     return sd15_pet().changed(
         {
+            "describe": {"llm_instruction": STYLE_INSTRUCTION, "llm_openings": ()},
             "grade": {
                 "prompts": (
                     "a house by a lake, {trigger} {class}",
@@ -100,7 +116,7 @@ def sd15_style() -> Settings:
                     "a cat on a sofa, {trigger} {class}",
                     "a city street at night, {trigger} {class}",
                 )
-            }
+            },
         },
         "sd15_style",
     )

@@ -14,6 +14,32 @@ from lora_pipeline.errors import SettingsError
 
 NetworkType = Literal["lora", "dora", "lokr", "loha"]
 
+LLM_INSTRUCTION = (
+    "You write the caption with which a picture trains an image model. The {class} in it is called {trigger}. Answer with one caption of "
+    "{min_words} to {max_words} words in plain English and nothing else. It begins with '{trigger} is' or '{trigger} does'. Say, as far "
+    "as it can be seen: how the hair is worn, which way head and body are turned, the outfit, the setting, the environment behind, the "
+    "mood and the light. Say nothing of what never changes about {trigger}, name nobody, guess nothing."
+)
+SUBJECT_WORDS = (
+    *(
+        "hair",
+        "bangs",
+        "ponytail",
+        "eyes",
+        "eyebrows",
+        "eyelashes",
+        "nose",
+        "ears",
+        "cheeks",
+        "chin",
+        "forehead",
+        "skin",
+    ),
+    *("complexion", "freckles", "mole", "scar", "tattoo", "beard", "mustache", "moustache", "stubble"),
+    *("fur", "tail", "paws", "muzzle", "snout", "whiskers"),
+)
+"""What people and animals are known by, as captioners say it."""
+
 
 class Section(BaseModel):
     """A frozen part of the tree. A misspelt key is refused with the nearest name."""
@@ -339,18 +365,146 @@ class DescribeSettings(Section):
     """Who writes the captions, and in which shape."""
 
     captioner: Annotated[
-        Literal["measured", "blip"],
-        Field(description="measured (no model: framing, head angle, colours, light) or blip."),
+        Literal["measured", "blip", "blip2", "florence2", "wd14", "clip", "llm"],
+        Field(
+            description="measured (no model: framing, head angle, colours, light), blip, blip2, florence2, wd14 (tags), clip (phrases of a list) or llm (a vision model behind an OpenAI-compatible address)."
+        ),
     ] = "measured"
     blip_model: Annotated[str, Field(description="Folder or hub id of the BLIP weights.")] = (
         "Salesforce/blip-image-captioning-base"
     )
     blip_revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest.")] = ""
+    blip2_model: Annotated[str, Field(description="Folder or hub id of the BLIP-2 weights.")] = (
+        "Salesforce/blip2-opt-2.7b"
+    )
+    blip2_revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest.")] = ""
+    florence2_model: Annotated[
+        str, Field(description="Folder or hub id of the Florence-2 weights, as transformers itself reads them.")
+    ] = "florence-community/Florence-2-base"
+    florence2_revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest.")] = ""
+    florence2_task: Annotated[
+        Literal["caption", "detailed_caption", "more_detailed_caption"],
+        Field(description="How much Florence-2 says: a sentence, two or three, or a paragraph."),
+    ] = "detailed_caption"
+    wd14_model: Annotated[
+        str, Field(description="Folder or hub id of a WD14 tagger: model.onnx and selected_tags.csv.")
+    ] = "SmilingWolf/wd-vit-tagger-v3"
+    wd14_revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest.")] = ""
+    wd14_threshold: Annotated[
+        float, Field(gt=0, le=1, description="Probability from which the tagger's general tags are taken (0 to 1).")
+    ] = 0.35
+    wd14_character_threshold: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="The same for its names of known characters (0 to 1); 1 takes none, short of certainty.",
+        ),
+    ] = 1.0
+    clip_model: Annotated[str, Field(description="Folder or hub id of the CLIP weights that rank phrases.")] = (
+        "openai/clip-vit-large-patch14"
+    )
+    clip_revision: Annotated[str, Field(description="Commit of the hub id; empty for its newest.")] = ""
+    llm_address: Annotated[
+        str,
+        Field(
+            pattern=r"^https?://[^@]+$",
+            description="Base URL of an OpenAI-compatible service, up to and with /v1, without a login in it: a vLLM or Ollama of your own, or a paid one.",
+        ),
+    ] = "http://127.0.0.1:11434/v1"
+    llm_model: Annotated[str, Field(description="The model's name there; one that sees pictures.")] = "qwen2.5vl"
+    llm_key_env: Annotated[
+        str,
+        Field(
+            min_length=1, description="Name of the environment variable that holds the service's key; it may be unset."
+        ),
+    ] = "LLM_API_KEY"
+    llm_instruction: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="What the model is asked beside each picture; {trigger}, {class}, {min_words} and {max_words} are filled in.",
+        ),
+    ] = LLM_INSTRUCTION
+    llm_openings: Annotated[
+        tuple[str, ...],
+        Field(
+            description="The model's caption must begin with one of these; else it is asked once more, and then the first is put in front. Empty: as it likes."
+        ),
+    ] = ("{trigger} is", "{trigger} does")
+    llm_attempts: Annotated[
+        int,
+        Field(ge=1, le=20, description="How often a request is made where the service is busy or fails (1 to 20)."),
+    ] = 5
+    llm_timeout_s: Annotated[
+        float, Field(gt=0, le=3600, description="How long an answer may take (seconds, over 0 to 3600).")
+    ] = 120.0
+    llm_requests_per_minute: Annotated[
+        float, Field(ge=0, le=100000, description="At most so many requests a minute (0 to 100000); 0 is no limit.")
+    ] = 0.0
+    llm_price_in: Annotated[
+        float,
+        Field(ge=0, le=100000, description="Price of a million tokens that are sent, in any currency (0 to 100000)."),
+    ] = 0.0
+    llm_price_out: Annotated[
+        float, Field(ge=0, le=100000, description="Price of a million tokens that are answered (0 to 100000).")
+    ] = 0.0
+    front: Annotated[
+        str,
+        Field(
+            pattern=r"\{trigger\}",
+            description="What stands before a captioner's words, unless they begin with the trigger word themselves; {trigger} and {class} are filled in.",
+        ),
+    ] = "{trigger} {class}"
+    min_words: Annotated[
+        int,
+        Field(
+            ge=0, le=200, description="A shorter caption is a finding of a check, and an LLM is asked again (0 to 200)."
+        ),
+    ] = 0
     max_words: Annotated[int, Field(ge=3, le=200, description="A caption is cut after so many words (3 to 200).")] = 60
     folder_tags: Annotated[
         bool,
         Field(description="Whether the names of the folders in which a photo lies stand in a captioner's caption."),
     ] = False
+    drop_constant: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="What captioners say of the subject (see subject_words) in more than this share of the photos is left out, so that the trigger word learns it (0 to 1); 0 leaves all in.",
+        ),
+    ] = 0.0
+    subject_words: Annotated[
+        tuple[str, ...],
+        Field(
+            description="A phrase is about the subject if it holds one of these words; empty: every phrase is (for a product, say)."
+        ),
+    ] = SUBJECT_WORDS
+    blacklist: Annotated[
+        tuple[str, ...], Field(description="Words and phrases that are taken out of captioners' captions.")
+    ] = ()
+    tag_order: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Phrases (between commas) that hold one of these words come first, in this order; the others stay as they were said."
+        ),
+    ] = ()
+    angle_tokens: Annotated[
+        bool, Field(description="Whether captioners' captions say the head's angle as measured: 'three-quarter left'.")
+    ] = False
+    expression_tokens: Annotated[
+        bool,
+        Field(
+            description="Whether they say the face's expression as scored, where `crop` has scored it: 'neutral_90 sad_5'."
+        ),
+    ] = False
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) is over max_words ({self.max_words})")
+        return self
 
 
 class EncodeSettings(Section):
@@ -783,6 +937,16 @@ class CheckSettings(Section):
         float,
         Field(ge=0, le=1, description="Share of kept photos that must show the subject's face, for a person (0 to 1)."),
     ] = 0.5
+    max_same_caption: Annotated[
+        float,
+        Field(ge=0, le=1, description="Share of the photos that may have one and the same caption (0 to 1)."),
+    ] = 0.5
+    max_trigger_tokens: Annotated[
+        int,
+        Field(
+            ge=1, le=75, description="Tokens that a trigger word may be split into by the base's tokenizer (1 to 75)."
+        ),
+    ] = 5
 
 
 class Settings(Section):

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_pipeline import people
+from lora_pipeline import people, trigger
 from lora_pipeline.flow import STEPS, Standing, Work, unsure
 from lora_pipeline.flow import faces as faces_of
 from lora_pipeline.manifest import Report
 from lora_pipeline.models.faces import terms
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
-from lora_pipeline.settings import Section
+from lora_pipeline.settings import Section, Settings
 from lora_pipeline.stages.fit import Compared, Forecast, compare, objections
 
 
@@ -35,7 +35,9 @@ def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) ->
     lines = [f"{work.subject.name}", *_columns(rows)]
     lines += terms(work.settings.crop)
     if faults:
-        return "\n".join([*lines, "", *faults])
+        lines += ["", *faults]
+    if faults and STEPS[-1].noun not in reports:  # a check that only warns has stopped nothing
+        return "\n".join(lines)
     return "\n".join([*lines, "", *_result(work)])
 
 
@@ -106,6 +108,18 @@ def unsettled(work: Work) -> str:
     file = folder / people.FILE
     head = f"{len(faces)} unsure face{'s' if len(faces) > 1 else ''}, hidden; say whose in {file} ({', '.join(people.WORDS)}, or a name):"
     return "\n".join([head, *(f"  {face.id}: distance {face.distance:.3f}" for face in faces)])
+
+
+def trigger_words(name: str, settings: Settings) -> str:
+    """What a base model takes a name for, and rare trigger words made of it. Raises SettingsError."""
+    found = trigger.at_hand(settings)
+    rows = [
+        (one.word, str(len(one.tokens) or "not checked"), " ".join(one.tokens))
+        for one in trigger.offers(name, found, settings.check.max_trigger_tokens)
+    ]
+    return "\n".join(
+        [trigger.judged(name, settings).in_words, "", *_columns([("trigger word", "tokens", "read as"), *rows])]
+    )
 
 
 def all_settings(name: str) -> str:

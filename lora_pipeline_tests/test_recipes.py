@@ -92,3 +92,15 @@ def test_a_family_is_known_to_be_a_flow_before_its_weights_are_there():
 def test_what_other_trainers_name_is_a_family_here():
     assert {one.family for one in FAMILIES_ELSEWHERE.values()} <= set(FAMILIES)
     assert (recipe_of("sd15", "product"), recipe_of("sdxl", "pet")) == ("sd15_product", "sdxl_person")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_vision_model_is_asked_names_the_subject_and_asks_for_what_is_checked(name):
+    describe = recipe(name).describe
+    assert describe.captioner == "measured"
+    for word in ("{trigger}", "{min_words}", "{max_words}"):
+        assert word in describe.llm_instruction
+    assert all(f"'{opening}'" in describe.llm_instruction for opening in describe.llm_openings)
+    asked_of_people = ("hair", "outfit", "setting", "environment", "mood")
+    if name.endswith("_person"):
+        assert all(word in describe.llm_instruction for word in asked_of_people)

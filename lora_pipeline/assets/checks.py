@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from lora_pipeline import flow, people
+from lora_pipeline import flow, people, trigger
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import Work
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Face
+from lora_pipeline.stages.describe import names
 from lora_pipeline.stages.fit import objections
 
 CONSENT = dg.AssetCheckSpec(
@@ -37,6 +38,21 @@ CAPTIONED = dg.AssetCheckSpec(
     asset="captions",
     blocking=True,
     description="Every picture has a caption with the trigger word.",
+)
+DIFFERENT = dg.AssetCheckSpec(
+    "captions_differ",
+    asset="captions",
+    blocking=False,
+    description="No caption stands at more photos than check.max_same_caption allows.",
+)
+LONG_ENOUGH = dg.AssetCheckSpec(
+    "captions_long_enough", asset="captions", blocking=False, description="Captions have describe.min_words or more."
+)
+RARE_TRIGGER = dg.AssetCheckSpec(
+    "trigger_rare",
+    asset="captions",
+    blocking=False,
+    description="The base's tokenizer neither knows the trigger word already nor splits it into too many tokens.",
 )
 COMPLETE = dg.AssetCheckSpec(
     "set_complete", asset="training_set", blocking=True, description="Every captioned picture is encoded."
@@ -122,10 +138,46 @@ def strangers_hidden(crops: Manifest, made: Manifest) -> dg.AssetCheckResult:
 
 def no_empty_caption(work: Work, pictures: Manifest, made: Manifest) -> dg.AssetCheckResult:
     """Every picture has words, and the trigger is among them."""
-    texts = {row.id: str(row.data["text"]).strip() for row in made.kept}
-    empty = [row.id for row in pictures.kept if work.subject.trigger not in texts.get(row.id, "")]
-    words = f"{len(empty)} pictures have no caption with '{work.subject.trigger}': {', '.join(empty[:3])}"
-    return result(CAPTIONED, bool(texts) and not empty, words if empty or not texts else f"{len(texts)} captions")
+    texts = {row.id: str(row.data["text"]) for row in made.kept}
+    empty = [row.id for row in pictures.kept if not texts.get(row.id, "").strip()]
+    bare = [id for id, text in texts.items() if text.strip() and not names(text, work.subject.trigger)]
+    told = [f"{len(empty)} pictures have no caption: {', '.join(empty[:3])}"] if empty else []
+    told += (
+        [f"{len(bare)} captions lack the trigger word {work.subject.trigger}: {', '.join(bare[:3])}"] if bare else []
+    )
+    return result(CAPTIONED, bool(texts) and not told, "; ".join(told) or f"{len(texts)} captions")
+
+
+def captions_differ(work: Work, made: Manifest) -> dg.AssetCheckResult:
+    """One caption for most of the photos teaches nothing but itself."""
+    photos: dict[str, set[str]] = {}
+    for row in made.kept:
+        photos.setdefault(str(row.data["text"]), set()).add(str(row.data["photo"]))
+    total = len({photo for those in photos.values() for photo in those})
+    text, same = max(photos.items(), key=lambda one: len(one[1]), default=("", set[str]()))
+    most = max(1.0, work.settings.check.max_same_caption * total)
+    if len(same) > most:
+        words = f"{len(same)} of {total} photos have the same caption, '{text}': {', '.join(sorted(same)[:3])}; describe some by hand, or choose another describe.captioner"
+        return result(DIFFERENT, False, words)
+    return result(DIFFERENT, True, f"{len(photos)} different captions of {total} photos")
+
+
+def captions_long_enough(work: Work, made: Manifest) -> dg.AssetCheckResult:
+    """As many words as the settings ask for."""
+    needed = work.settings.describe.min_words
+    short = [row.id for row in made.kept if len(str(row.data["text"]).split()) < needed]
+    if short:
+        words = f"{len(short)} of {len(made.kept)} captions have fewer than {needed} words: {', '.join(short[:3])}"
+        return result(LONG_ENOUGH, False, words)
+    return result(
+        LONG_ENOUGH, True, f"all have {needed} words or more" if needed else "describe.min_words asks for none"
+    )
+
+
+def trigger_rare(work: Work) -> dg.AssetCheckResult:
+    """The trigger word before the base's tokenizer."""
+    judged = trigger.judged(work.subject.trigger, work.settings)
+    return result(RARE_TRIGGER, not judged.against, judged.in_words)
 
 
 def set_complete(captions: Manifest, made: Manifest) -> dg.AssetCheckResult:

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.errors import ModelError
-from lora_pipeline.store import digest_bytes
+from lora_pipeline.models.place import Place, download
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,57 +16,23 @@ MAX_TOKENS = 40
 
 @dataclass(frozen=True)
 class Blip:
-    """A BLIP captioner. It is opened when the first caption is asked for.
+    """A BLIP captioner. It is opened when the first caption is asked for."""
 
-    Args:
-        model: a folder (`save_pretrained`) or a hub id that is in the local cache or may be downloaded.
-        revision: commit of the hub id; empty for its newest.
-    """
-
-    model: str
-    revision: str = ""
+    place: Place
     name = "blip"
 
     @classmethod
     def open(cls, model: str, revision: str = "") -> "Blip":
-        """Raises ModelError if the folder is not there, or the hub id is neither in the local cache nor to be had."""
-        blip = cls(model, revision)
-        if blip._folder is None:
-            blip._config  # noqa: B018 - asked for now, so that what is missing is said before the first picture
-        elif not (blip._folder / "config.json").is_file():
-            raise ModelError(f"describe.blip_model names the folder {model}, which holds no config.json; {_HOW}")
-        return blip
+        """Of a folder or hub id. Raises ModelError: see `Place.check`."""
+        setting = "describe.blip_model"
+        place = Place(setting, model, revision, download("Salesforce/blip-image-captioning-base", setting))
+        place.check()
+        return cls(place)
 
     @property
     def identity(self) -> str:
-        """Folder: names, sizes and times of its files (weights are too large to be read at each run). Hub id: its commit."""
-        if self._folder is None:
-            return f"blip {self.model} {self._config.parent.name}"
-        files = sorted(path for path in self._folder.rglob("*") if path.is_file())
-        told = [
-            (path.relative_to(self._folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files
-        ]
-        return f"blip {digest_bytes(repr(told).encode())}"
-
-    @cached_property
-    def _folder(self) -> Path | None:
-        """The folder that is meant, or None for a hub id: a name, or an owner and a name."""
-        path = Path(self.model).expanduser()
-        return path if path.is_dir() or self.model.startswith((".", "/", "~")) or self.model.count("/") > 1 else None
-
-    @cached_property
-    def _config(self) -> Path:
-        """The hub id's config.json in the local cache: its folder is named by the commit. Downloaded if it is not there."""
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-        revision = self.revision or "main"
-        cached = try_to_load_from_cache(self.model, "config.json", revision=revision)
-        try:
-            return Path(
-                cached if isinstance(cached, str) else hf_hub_download(self.model, "config.json", revision=revision)
-            )
-        except (OSError, ValueError) as error:
-            raise self._missing(error) from error
+        """See `Place.identity`."""
+        return f"blip {self.place.identity}"
 
     def words(self, picture: "Image", crop: "Crop") -> str:
         """What BLIP sees, greedily decoded, so the same picture gets the same words. See `Captioner.words`.
@@ -89,21 +53,10 @@ class Blip:
         import torch
         from transformers import BlipForConditionalGeneration, BlipProcessor
 
-        where = str(self._folder or self.model)
-        revision = self.revision or "main"
+        where, revision = self.place.where, self.place.commit
         try:
             processor: Any = BlipProcessor.from_pretrained(where, revision=revision)
             model: Any = BlipForConditionalGeneration.from_pretrained(where, revision=revision)
         except (OSError, ValueError) as error:
-            raise self._missing(error) from error
+            raise self.place.missing(error) from error
         return processor, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-    def _missing(self, error: Exception) -> ModelError:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        return ModelError(f"describe.blip_model: the weights {self.model} cannot be opened ({why}); {_HOW}")
-
-
-_HOW = (
-    "download Salesforce/blip-image-captioning-base (`hf download Salesforce/blip-image-captioning-base`) and name its id "
-    "or its folder in describe.blip_model, or set describe.captioner to measured"
-)

@@ -1,4 +1,4 @@
-"""Where a captioner's weights lie: in a folder, or on the hub under an id."""
+"""Where a model's weights lie: in a folder, or on the hub under an id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

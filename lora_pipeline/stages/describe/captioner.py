@@ -1,11 +1,12 @@
 """Who can write captions."""
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lora_pipeline.records import Crop
+    from lora_pipeline.records import Crop, Value
 
 
 class Captioner(Protocol):
@@ -22,10 +23,19 @@ class Captioner(Protocol):
         ...
 
     def words(self, picture: "Image", crop: "Crop") -> str:
-        """The caption's words that come after "{trigger} {class}, ".
+        """What is on the picture; the rules put "{trigger} {class}, " before it, unless it begins with the trigger word itself.
 
         Args:
             picture: H×W, 8-bit RGB, the crop itself with strangers hidden.
-            crop: what is known of it.
+            crop: what is known of it. Only `describe.LOOKED_AT` may be read: of nothing else does the memo know.
         """
+        ...
+
+
+@runtime_checkable
+class Accountable(Protocol):
+    """A captioner that also says what its words took: `models.llm.Llm`."""
+
+    def accounted(self, picture: "Image", crop: "Crop") -> "tuple[str, Mapping[str, Value]]":
+        """`Captioner.words`, and `requests`, `tokens_in`, `tokens_out` (whole numbers), and in `note` what was mended, or nothing."""
         ...

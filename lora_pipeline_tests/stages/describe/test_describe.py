@@ -188,3 +188,83 @@ def test_folders_stand_in_a_captioners_caption_if_asked_and_are_not_what_is_cut(
     assert set(texts(run(pictures, captions, folder_tags=True)).values()) == {"jx265 woman, a dog on the beach"}
     (captions / "a.txt").write_text("{trigger} by hand")
     assert texts(run(tagged, captions, folder_tags=True))["a.jpg@close"] == "jx265 by hand"
+
+
+def test_the_rules_ask_no_captioner_again(pictures: Manifest, captions: Path) -> None:
+    writer = Parrot("1girl, solo, red shirt, smiling")
+    assert texts(run(pictures, captions, writer))["a.jpg@close"] == "jx265 woman, 1girl, solo, red shirt, smiling"
+    ruled = run(
+        pictures,
+        captions,
+        writer,
+        blacklist=["solo", "1girl"],
+        tag_order=["smiling"],
+        front="photo of {trigger}",
+        angle_tokens=True,
+    )
+    assert set(texts(ruled).values()) == {"photo of jx265, smiling, red shirt, frontal"}
+    assert len(writer.asked) == 3
+    (captions / "b.txt").write_text("by hand, solo")
+    assert (
+        texts(run(pictures, captions, writer, blacklist=["solo"]))["trip/b.jpg@close"] == "jx265 woman, by hand, solo"
+    )
+    assert len(writer.asked) == 3
+
+
+def test_what_never_changes_about_the_subject_binds_to_the_trigger(tmp_path: Path, captions: Path) -> None:
+    (tmp_path / "conceal").mkdir()
+    rows: list[Row] = []
+    for number in range(6):
+        file = tmp_path / "conceal" / f"{number}.png"
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(file)
+        crop = Crop(f"{number}.jpg", "close", (0, 0, 32, 32), 32, 32)
+        rows.append(Row(f"{number}.jpg", "k", data=crop.data(), files={"picture": File(file.name, digest_file(file))}))
+
+    class Seer(Parrot):
+        """Sees brown hair on all but the last."""
+
+        def words(self, picture: Image.Image, crop: Crop) -> str:
+            super().words(picture, crop)
+            return "a woman with blond hair and a hat" if crop.photo[0] == "5" else "a woman with brown hair and a hat"
+
+    writer = Seer()
+    outcome = run(Manifest(tmp_path / "conceal", tuple(rows)), captions, writer, drop_constant=0.7)
+    assert texts(outcome)["0.jpg"] == "jx265 woman, a woman with a hat"
+    assert outcome.manifest.row("0.jpg").data["note"] == "left out, since it never changes: brown hair"
+    assert texts(outcome)["5.jpg"] == "jx265 woman, a woman with blond hair and a hat"
+    (captions / "0.txt").write_text("{trigger} with brown hair")
+    outcome = run(Manifest(tmp_path / "conceal", tuple(rows)), captions, writer, drop_constant=0.7)
+    assert (texts(outcome)["0.jpg"], outcome.report.computed) == ("jx265 with brown hair", 1)
+    assert len(writer.asked) == 6
+
+
+def test_the_expression_stands_where_crop_has_scored_it(pictures: Manifest) -> None:
+    from lora_pipeline.stages.describe import ruled
+
+    plain = Crop.of(pictures.rows[1])
+    scored = replace(plain, yaw_deg=-20.0, expression=(("neutral", 0.9), ("sad", 0.05)))
+    asked = DescribeSettings(expression_tokens=True, angle_tokens=True)
+    assert (
+        ruled("a dog", scored, asked, "jx265", "woman", ["blurry"])
+        == "jx265 woman, a dog, three-quarter left, neutral_90 sad_5, blurry"
+    )
+    assert ruled("a dog", plain, asked, "jx265", "woman") == "jx265 woman, a dog, frontal"
+    assert ruled("a dog", scored, DescribeSettings(), "jx265", "woman") == "jx265 woman, a dog"
+
+
+def test_settings_that_cannot_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="min_words"):
+        DescribeSettings(min_words=50, max_words=40)
+    with pytest.raises(ValueError, match="front"):
+        DescribeSettings(front="a photo of {class}")
+
+
+def test_an_expression_that_is_scored_later_asks_no_captioner_again(pictures: Manifest, captions: Path) -> None:
+    writer = Parrot()
+    run(pictures, captions, writer)
+    scored = Manifest(
+        pictures.folder, tuple(row.with_data(expression=[["happy", 1.0]]) if row.data else row for row in pictures.rows)
+    )
+    told = texts(run(scored, captions, writer, expression_tokens=True))
+    assert set(told.values()) == {"jx265 woman, a dog on the beach, happy_100"}
+    assert len(writer.asked) == 3
