@@ -146,15 +146,17 @@ def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
 
 @app.command()
 def status(name: str, home: Home = None) -> None:
-    """What is fresh, what is stale and why, what each stage kept and dropped, which faces are unsure."""
+    """What is fresh, what is stale and why, what each stage kept and dropped, which faces are unsure, what the pictures show and lack."""
     from lora_pipeline import flow
     from lora_pipeline import trigger as trigger_word
-    from lora_pipeline.summary import standing, unsettled
+    from lora_pipeline.summary import coverage, standing, unsettled
 
     work = flow.work(_store(home), name)
     print(standing(flow.status(work)))
     if words := unsettled(work):
         print(f"\n{words}")
+    if (seen := flow.coverage(work)).pictures:
+        print(f"\n{coverage(seen)}")
     if (judged := trigger_word.judged(work.subject.trigger, work.settings)).against:
         print(f"\n{judged.in_words}")
 
@@ -215,6 +217,22 @@ def lineage(
     from lora_pipeline.lineage import ask
 
     print("\n".join(ask(_store(home), name, of)))
+
+
+@app.command()
+def redraw(
+    name: Annotated[str, typer.Argument(help="The subject.")],
+    of: Annotated[str, typer.Argument(help="A validation picture: its id, such as e0003/p02/s0001, or a PNG.")],
+    home: Home = None,
+) -> None:
+    """Draw a validation picture again from what it says of itself, and compare to the pixel."""
+    from lora_pipeline import flow
+
+    work = flow.work(_store(home), name)
+    again = flow.redraw(work, of)
+    print(f"{of}: {again.in_words()}")
+    if again.differing:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -4,18 +4,20 @@ A notebook, a test, `status` and the Dagster assets all call these functions; an
 Each reads the manifests before it, calls one verb, and returns its outcome.
 """
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lora_pipeline import manifest, people, verdicts
-from lora_pipeline.errors import SettingsError, SubjectError
+from lora_pipeline.errors import PipelineError, SettingsError, SubjectError
 from lora_pipeline.families import give_back_memory
 from lora_pipeline.manifest import Manifest, Outcome, Stale
+from lora_pipeline.pictures import save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Example, Face, Photo, Quality
+from lora_pipeline.records import Example, Face, Photo, Quality, Score
 from lora_pipeline.settings import Settings
 from lora_pipeline.stages import collect as collecting
 from lora_pipeline.stages import conceal as concealing
@@ -26,8 +28,11 @@ from lora_pipeline.stages import encode as encoding
 from lora_pipeline.stages import fit as fitting
 from lora_pipeline.stages import grade as grading
 from lora_pipeline.stages import publish as publishing
-from lora_pipeline.store import Store, write_text
+from lora_pipeline.store import Store, digest_file, write_text
 from lora_pipeline.subject import Subject, load, names
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 USED = "settings.json"
 
@@ -82,15 +87,16 @@ def curate(work: Work) -> Outcome:
 
 
 def crop(work: Work) -> Outcome:
-    """`curated_photos` → `face_crops`."""
-    subject = work.subject
+    """`curated_photos` → `face_crops`. Crops that need not be square take the shapes of the training set's buckets."""
+    subject, settings = work.subject, work.settings
     outcome = cropping.crop(
         work.made("curate"),
         work.folder("crop"),
-        work.settings.crop,
+        settings.crop,
         subject.kind,
         subject.references,
         work.progress,
+        encoding.buckets(settings.encode),
         people.read(work.store.subject(subject.name)),
         subject.class_word,
     )
@@ -110,6 +116,11 @@ def unsure(faces: Sequence[Face]) -> list[Face]:
         (face for face in faces if face.whose == "unsure"),
         key=lambda face: (face.distance or 0.0, face.photo, face.box),
     )
+
+
+def coverage(work: Work) -> cropping.Coverage:
+    """What `face_crops` shows, and what is missing of the plan; nothing if it has not run."""
+    return cropping.coverage(work.folder("crop"), work.settings.crop)
 
 
 def conceal(work: Work) -> Outcome:
@@ -234,12 +245,64 @@ def _agreed(work: Work) -> None:
 
 
 def draw(work: Work) -> Outcome:
-    """`lora_checkpoints` → `validation_grids`, and all of them in one picture."""
-    settings, folder, checkpoints = work.settings, work.folder("grids"), work.made("fit")
-    prompts = tuple(work.subject.fill(prompt) for prompt in settings.grade.prompts)
-    outcome = grading.draw_grids(checkpoints, folder, settings.grade, settings.base, prompts, progress=work.progress)
+    """`lora_checkpoints` → `validation_grids`, all of them in one picture, those of each prompt in one, and the page to judge by."""
+    folder, checkpoints, asked = work.folder("grids"), work.made("fit"), _asked(work)
+    settings = work.settings.grade.model_copy(update={"negative_prompt": asked.negative})
+    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, asked.texts, progress=work.progress)
     grading.make_grid(outcome.manifest, checkpoints, folder)
+    grading.make_prompt_grids(outcome.manifest, folder)
+    _make_page(work, outcome.manifest)
     return outcome
+
+
+def _asked(work: Work) -> grading.Prompts:
+    """The validation prompts, filled in."""
+    subject = work.subject
+    asked = grading.prompts_of(work.settings.grade, subject.kind, work.store.subject(subject.name))
+    return replace(asked, texts=tuple(subject.fill(prompt) for prompt in asked.texts))
+
+
+def _make_page(work: Work, grids: Manifest, scores: Manifest | None = None) -> None:
+    checkpoints, subject = work.made("fit"), work.subject
+    curve = next((checkpoints.path(row, "lora").with_name("loss.png") for row in checkpoints.kept), None)
+    title = f"{subject.name}: {subject.trigger} {subject.class_word}"
+    grading.make_page(grids, checkpoints, subject.name, title, curve, scores)
+
+
+def redraw(work: Work, of: str) -> grading.Redrawn:
+    """Draw a validation picture again from what it says of itself, and compare it to the pixel; if it differs, keep it in `grids/redrawn`.
+
+    Args:
+        of: its id (`e0003/p02/s0001`), or the path of a PNG, wherever that lies now.
+
+    Raises:
+        PipelineError: there is no such picture, it does not say how it was drawn, or its LoRA or base model is not there any more.
+    """
+    grids = work.made("grids")
+    named = [grids.path(row) for row in grids.kept if row.id == of.removesuffix(".png")]
+    path = named[0] if named else Path(of).expanduser()
+    if not path.is_file():
+        near = difflib.get_close_matches(of, [row.id for row in grids.kept], n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are those in {grids.folder}"
+        raise PipelineError(f"{work.subject.name} has no validation picture '{of}', and there is no such file{hint}")
+    drawn = grading.read_told(path)
+    lora = _checkpoint_file(work, drawn.checkpoint) if drawn.checkpoint else None
+    again = grading.redraw(path, drawn, lora, work.settings.base)
+    if again.differing:
+        save(again.picture, grids.folder / "redrawn" / path.name)
+    return again
+
+
+def _checkpoint_file(work: Work, digest: str) -> Path:
+    """The file of a checkpoint, of whichever run that is kept."""
+    checkpoints = work.made("fit")
+    named = [checkpoints.path(row, "lora") for row in checkpoints.kept if row.files["lora"].digest == digest]
+    for path in (*named, *sorted(work.folder("fit").rglob("*.safetensors"))):
+        if path.exists() and digest_file(path) == digest:
+            return path
+    raise PipelineError(
+        f"the LoRA that drew it (SHA-256 {digest[:16]}) is in no run of {work.subject.name} any more; train it again with the settings of then"
+    )
 
 
 def score(work: Work) -> Outcome:
@@ -260,7 +323,37 @@ def score(work: Work) -> Outcome:
         pictures=work.made("conceal"),
     )
     grading.make_grid(grids, checkpoints, folder, outcome.manifest)
+    _make_page(work, grids, outcome.manifest)
+    _sweep_strengths(work, grids, outcome.manifest)
     return outcome
+
+
+def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
+    """Where the chosen epoch was drawn at several strengths: which of them to recommend. Only faces say how near a picture comes."""
+    import numpy as np
+
+    from lora_pipeline.models.faces import embedder, identity
+
+    chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
+    if work.subject.kind != "person" or not chosen:
+        return
+    embed = embedder(work.settings.crop)
+    mean = np.asarray(cropping.subject_descriptors(work.folder("crop")), dtype=np.float64).mean(0)
+
+    def distance(picture: "Image") -> float | None:
+        found = embed(picture)
+        return None if found is None else float(np.linalg.norm(np.asarray(found, dtype=np.float64) - mean))
+
+    grading.sweep(
+        grids,
+        chosen[0],
+        work.folder("scores"),
+        _asked(work).texts,
+        distance,
+        [identity(work.settings.crop), manifest.key_of(mean.tolist())],
+        work.settings.grade.overfit_tolerance,
+        work.progress,
+    )
 
 
 def publish(work: Work) -> Outcome:
@@ -271,6 +364,7 @@ def publish(work: Work) -> Outcome:
     used = {str(row.data["photo"]) for row in training_set.kept if not row.data.get("regularisation")}
     beside = sum(bool(row.data.get("regularisation")) for row in training_set.kept)
     aside = len(fitting.held_out(training_set).kept)
+    strength = grading.recommended(manifest.read(work.folder("scores"), grading.STRENGTHS))
     card = publishing.CardFacts(
         name=subject.name,
         kind=subject.kind,
@@ -285,6 +379,7 @@ def publish(work: Work) -> Outcome:
         | ({"pictures kept aside": aside} if aside else {})
         | ({"regularisation pictures": beside} if beside else {}),
         examples=tuple(Example.of(row) for row in training_set.kept),
+        strength="" if strength is None else strength.reason,
     )
     return publishing.publish(
         work.made("scores"),

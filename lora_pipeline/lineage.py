@@ -32,7 +32,7 @@ _NOUNS = dict(
     )
 )
 _WHOSE = {"regularisation": "of a folder", "pool": "of other subjects", "generated": "drawn by the base model"}
-_GRID_ID = re.compile(r"e(\d+)/p\d+/s\d+")
+_GRID_ID = re.compile(r"e(\d+)/p\d+/s\d+(?:@.+)?")
 _EPOCH = re.compile(r"(?:epoch\s*)?0*(\d+)", re.IGNORECASE)
 
 

@@ -28,11 +28,20 @@ STYLE_INSTRUCTION = (
     "of {min_words} to {max_words} words in plain English and nothing else. Say what is shown: who or what, doing what, where, and what is "
     "around it. Say nothing of the style: neither technique, nor strokes, nor palette, nor mood."
 )
+ANGLES = {"frontal": 8, "three-quarter left": 3, "three-quarter right": 3, "profile left": 2, "profile right": 2}
+"""Of a person, for 20 to 30 photos: mostly facing the camera, each side a few times, so that the model has seen the head from all of them."""
+
+PERSON = {"close": 8, "medium": 5, "full": 4, **ANGLES, "bright": 2, "dim": 2, "backgrounds": 8}
+"""And bodies too, other light, and so many places that none becomes part of the person."""
+
+
+DRAWN = {"close": 8, "medium": 5, "full": 3, "frontal": 8, "three-quarter left": 3, "three-quarter right": 3}
+"""Of a drawn person, whose head turns by 35° and no farther."""
 
 
 def sd15_person() -> Settings:
     """A person on Stable Diffusion 1.5: 512 px, dim 32, three framings a photo."""
-    return Settings()
+    return Settings(crop=CropSettings(avoid_others=True, coverage=PERSON))
 
 
 def sd15_portrait() -> Settings:
@@ -43,7 +52,11 @@ def sd15_portrait() -> Settings:
     reads 75 tokens, some 50 to 60 words; `training_set` says what it cut.
     """
     return Settings(
-        crop=CropSettings(framings=("close", "medium")),
+        crop=CropSettings(
+            framings=("close", "medium"),
+            avoid_others=True,
+            coverage={"close": 12, "medium": 6, **ANGLES, "backgrounds": 8},
+        ),
         describe=DescribeSettings(min_words=30, max_words=100),
         fit=FitSettings(network_dim=64, network_alpha=32, min_snr_gamma=5.0),
     )
@@ -69,7 +82,7 @@ def sd15_pet() -> Settings:
     """A pet on Stable Diffusion 1.5: whole pictures, no faces."""
     return sd15_person().changed(
         {
-            "crop": {"framings": ("whole",)},
+            "crop": {"framings": ("whole",), "avoid_others": False, "coverage": {"backgrounds": 5}},
             "grade": {
                 "prompts": (
                     "a photo of {trigger} {class}",
@@ -109,6 +122,7 @@ def sd15_style() -> Settings:
     return sd15_pet().changed(
         {
             "describe": {"llm_instruction": STYLE_INSTRUCTION, "llm_openings": ()},
+            "crop": {"coverage": {}},
             "grade": {
                 "prompts": (
                     "a house by a lake, {trigger} {class}",
@@ -129,7 +143,7 @@ def sdxl_person() -> Settings:
             family="sdxl", model="stabilityai/stable-diffusion-xl-base-1.0", licence="CreativeML Open RAIL++-M"
         ),
         curate=CurateSettings(min_side_px=512, min_true_side_px=256),
-        crop=CropSettings(size_px=1024, framings=("close", "medium", "full")),
+        crop=CropSettings(size_px=1024, framings=("close", "medium", "full"), avoid_others=True, coverage=PERSON),
         encode=EncodeSettings(resolution_px=1024, regularisation_guidance_scale=6.0),
         fit=FitSettings(
             epochs=10,
@@ -158,7 +172,7 @@ def flux_person() -> Settings:
             family="flux", model="black-forest-labs/FLUX.1-dev", licence="FLUX.1 [dev] Non-Commercial License"
         ),
         curate=CurateSettings(min_side_px=512, min_true_side_px=256),
-        crop=CropSettings(size_px=1024),
+        crop=CropSettings(size_px=1024, avoid_others=True, coverage=PERSON),
         encode=EncodeSettings(resolution_px=1024, repeats=30, flip=False, regularisation_guidance_scale=3.5),
         fit=FitSettings(
             epochs=13,
@@ -184,7 +198,7 @@ def bundled_person() -> Settings:
     return Settings(
         base=BaseSettings(family="sd15", model="bundled", licence="AGPL-3.0-or-later"),
         curate=CurateSettings(min_side_px=200, min_true_side_px=32),
-        crop=CropSettings(size_px=128, search_px=800, same_person_distance=0.45),
+        crop=CropSettings(size_px=128, search_px=800, same_person_distance=0.45, coverage={**DRAWN, "backgrounds": 8}),
         encode=EncodeSettings(
             resolution_px=128,
             bucket_step_px=32,
@@ -229,7 +243,7 @@ def bundled_pet() -> Settings:
     """Whole pictures on the small base model that ships here: proves the way of the data, not the picture's quality."""
     return bundled_person().changed(
         {
-            "crop": {"framings": ("whole",)},
+            "crop": {"framings": ("whole",), "coverage": {}},
             "grade": {
                 "prompts": ("a photo of {trigger} {class}", "{trigger} {class}, white background"),
                 "seeds": (1, 2),

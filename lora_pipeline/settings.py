@@ -39,6 +39,15 @@ SUBJECT_WORDS = (
     *("fur", "tail", "paws", "muzzle", "snout", "whiskers"),
 )
 """What people and animals are known by, as captioners say it."""
+COVERED = (
+    *("close", "medium", "full"),
+    *("frontal", "three-quarter left", "three-quarter right", "profile left", "profile right"),
+    *("up", "down"),
+    *("bright", "soft", "dim"),
+    "backgrounds",
+)
+"""What a coverage plan can ask for: framings, head yaw (left and right are the picture's), head pitch, light, and how many backgrounds.
+Beside these, `expression <label>` for each label of the expression classifier."""
 
 
 class Section(BaseModel):
@@ -331,6 +340,63 @@ class CropSettings(Section):
             ge=1, le=8, description="A crop that would have to be enlarged more than this is not made (factor, 1 to 8)."
         ),
     ] = 1.5
+    shape: Annotated[
+        Literal["square", "bucket"],
+        Field(
+            description="square, or bucket: the shape and size of encode's bucket that is nearest to what the framing wants (full is upright)."
+        ),
+    ] = "square"
+    placement: Annotated[
+        Literal["centre", "thirds"],
+        Field(
+            description="centre, or thirds: the face on the third line that leaves the room on the side to which it looks, the eyes on the upper one."
+        ),
+    ] = "centre"
+    avoid_others: Annotated[
+        bool,
+        Field(
+            description="Whether a crop is moved so that other people's faces, and text, lie outside, where the subject stays as whole as before."
+        ),
+    ] = False
+    min_face_sharpness: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10000,
+            description="Variance of the Laplacian of the subject's face, brought to 96 px of height, under which the photo is dropped as blurred there (0 to 10000).",
+        ),
+    ] = 20.0
+    framing_shares: Annotated[
+        dict[Literal["close", "medium", "full", "whole"], Annotated[float, Field(gt=0, le=1)]],
+        Field(
+            description="Share of the pictures by framing, such as {close: 0.5, medium: 0.3, full: 0.2} (0 to 1 each); empty takes every framing of every photo."
+        ),
+    ] = {}
+    best: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100000,
+            description="So many pictures are chosen: sharp faces, what the coverage plan lacks, unlike each other; 0 takes all (0 to 100000).",
+        ),
+    ] = 0
+    coverage: Annotated[
+        dict[str, Annotated[int, Field(ge=0, le=100000)]],
+        Field(
+            description=f"How many photos should show each of: {', '.join(COVERED)}, expression <label>; empty is no plan (0 to 100000)."
+        ),
+    ] = {}
+
+    @model_validator(mode="after")
+    def _asks_for_what_can_be(self) -> Self:
+        if missing := sorted(set(self.framing_shares) - set(self.framings)):
+            raise ValueError(f"framing_shares asks for {', '.join(missing)}, which framings does not cut")
+        for name in self.coverage:
+            if name not in COVERED and not name.startswith("expression "):
+                near = difflib.get_close_matches(name, COVERED, n=1, cutoff=0.5)
+                hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COVERED)}, expression <label>"
+                raise ValueError(f"coverage cannot ask for '{name}'; {hint}")
+        return self
 
     @model_validator(mode="after")
     def _something_to_cut_out(self) -> Self:
@@ -891,6 +957,26 @@ class GradeSettings(Section):
         "a photo of {trigger} {class}, full body, on a beach",
         "an oil painting of {trigger} {class}",
     )
+    prompt_list: Annotated[
+        Literal["none", "objects", "living", "portraits"],
+        Field(
+            description="A list that ships here, in place of prompts: objects, living (people, pets) or portraits, which has a negative prompt too."
+        ),
+    ] = "none"
+    prompts_file: Annotated[
+        str,
+        Field(
+            description="A file of prompts in place of prompts, one a line, or DreamBooth's own; a relative path is under the subject's folder. Empty is none."
+        ),
+    ] = ""
+    varied_prompts: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=200,
+            description="So many prompts more, made out of those there are by a grammar, always the same ones (0 to 200).",
+        ),
+    ] = 0
     negative_prompt: Annotated[
         str, Field(description="What the pictures are drawn away from; empty is the unconditional prompt.")
     ] = ""
@@ -898,6 +984,14 @@ class GradeSettings(Section):
         tuple[int, ...],
         Field(min_length=1, max_length=64, description="A picture a prompt is drawn from each seed (1 to 64 seeds)."),
     ] = (1, 2)
+    strengths: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=2)], ...],
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Each picture is drawn with the LoRA at each of these strengths; 1 is as trained, by which epochs are judged, and is among them (over 0 to 2).",
+        ),
+    ] = (1.0,)
     sampling_steps: Annotated[int, Field(ge=1, le=200, description="Denoising steps a picture (1 to 200).")] = 25
     guidance_scale: Annotated[
         float, Field(ge=1, le=30, description="Classifier-free guidance; 1 is none (1 to 30).")
@@ -917,6 +1011,18 @@ class GradeSettings(Section):
             description="A later epoch must be nearer to the subject by at least this distance to be preferred to an earlier one (0 to 1).",
         ),
     ] = 0.02
+
+    @model_validator(mode="after")
+    def _as_trained_among_them(self) -> Self:
+        if 1.0 not in self.strengths:
+            raise ValueError("strengths: epochs are judged by the LoRA as it was trained: let 1 be among them")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_from_one_place(self) -> Self:
+        if self.prompt_list != "none" and self.prompts_file:
+            raise ValueError("prompt_list and prompts_file each take the place of prompts: set one of them")
+        return self
 
 
 class PublishSettings(Section):

@@ -12,6 +12,7 @@ from lora_pipeline.models.faces import terms
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
 from lora_pipeline.settings import Section, Settings
+from lora_pipeline.stages.crop import Coverage
 from lora_pipeline.stages.fit import Compared, Forecast, compare, objections
 
 
@@ -56,6 +57,7 @@ def _result(work: Work) -> list[str]:
     lines.append(f"grid: {work.folder('scores') / 'grid.png'}")
     if checkpoints.kept:
         run = checkpoints.path(checkpoints.kept[-1], "lora").parent
+        lines.append(f"page of all pictures: {work.folder('grids') / 'index.html'}")
         lines.append(f"loss curve: {run / 'loss.png'}")
         lines += _as_forecast(run)
     if released.kept:
@@ -120,6 +122,16 @@ def trigger_words(name: str, settings: Settings) -> str:
     return "\n".join(
         [trigger.judged(name, settings).in_words, "", *_columns([("trigger word", "tokens", "read as"), *rows])]
     )
+
+
+def coverage(seen: Coverage) -> str:
+    """What the crops show, line by line, and what to add."""
+    rows: list[Sequence[str]] = [("face_crops show", "photos", "wanted", "share", "to do")]
+    rows += [
+        (cell.name, str(cell.there), str(cell.wanted or ""), seen.share_in_words(cell.name), cell.in_words())
+        for cell in seen.cells
+    ]
+    return "\n".join(_columns(rows))
 
 
 def all_settings(name: str) -> str:

@@ -76,6 +76,17 @@ def test_sd15_portrait_and_sdxl_person():
     assert len(sdxl.crop.framings) > 1
 
 
+def test_a_person_has_a_plan_of_framings_and_angles_and_the_bundled_one_keeps_its_crops():
+    for name in ("sd15_person", "sd15_portrait", "sdxl_person", "flux_person"):
+        crop = recipe(name).crop
+        assert {"close", "medium", "frontal", "profile left", "profile right"} <= set(crop.coverage)
+        assert crop.avoid_others
+        assert (crop.framing_shares, crop.best) == ({}, 0)  # every framing of every photo
+    assert not any(name in recipe("sd15_pet").crop.coverage for name in ("close", "frontal"))
+    bundled = recipe("bundled_person").crop
+    assert (bundled.avoid_others, bundled.best, bundled.framing_shares, bundled.shape) == (False, 0, {}, "square")
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipes_sizes_and_family_go_together(name):
     whole = recipe(name)

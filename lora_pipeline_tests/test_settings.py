@@ -72,6 +72,13 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
         ({"crop": {"size_px": 100}}, "crop.size_px: Input should be a multiple of 8 (given: 100)"),
         ({"crop": {"framings": ("near",)}}, "crop.framings.0"),
         ({"crop": {"framings": ()}}, "crop.framings"),
+        ({"crop": {"framing_shares": {"close": 1.5}}}, "crop.framing_shares.close"),
+        (
+            {"crop": {"framings": ("close",), "framing_shares": {"close": 0.5, "full": 0.5}}},
+            "crop: framing_shares asks for full, which framings does not cut",
+        ),
+        ({"crop": {"coverage": {"frontl": 3}}}, "crop: coverage cannot ask for 'frontl'; did you mean 'frontal'?"),
+        ({"crop": {"coverage": {"frontal": -3}}}, "crop.coverage.frontal"),
         ({"crop": None}, "crop: Input should be a valid dictionary"),
         ({"fit": {"adaptive_noise_scale": 0.1}}, "fit: adaptive_noise_scale adds to noise_offset, which is 0"),
         (

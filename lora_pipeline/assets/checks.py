@@ -9,6 +9,7 @@ from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import Work
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Face
+from lora_pipeline.stages.crop import Coverage
 from lora_pipeline.stages.describe import names
 from lora_pipeline.stages.fit import objections
 
@@ -29,6 +30,12 @@ PEOPLE_FOUND = dg.AssetCheckSpec(
     asset="face_crops",
     blocking=False,
     description="Every face that `people.yaml` speaks of is there, and every word in it is meant as it stands.",
+)
+COVERAGE = dg.AssetCheckSpec(
+    "coverage",
+    asset="face_crops",
+    blocking=False,
+    description="The pictures show what the coverage plan asks for: framings, head angles, light, backgrounds.",
 )
 HIDDEN = dg.AssetCheckSpec(
     "strangers_hidden", asset="blurred_set", blocking=True, description="Each stranger's face is covered and masked."
@@ -107,12 +114,20 @@ def enough_photos(work: Work, made: Manifest) -> dg.AssetCheckResult:
 
 def one_identity(work: Work, made: Manifest, photos: int) -> dg.AssetCheckResult:
     """The subject's face is in most of the kept photos."""
-    shown = len({str(row.data["photo"]) for row in made.kept})
+    # Where fewer crops are wanted than there are, photos that show the subject have none: their rows have a framing all the same.
+    shown = len({str(row.data["photo"]) for row in made.rows if row.state == "kept" or "framing" in row.data})
     share, needed = shown / max(photos, 1), work.settings.check.min_subject_share
     words = f"the subject is in {shown} of {photos} kept photos ({share:.0%}); at least {needed:.0%} are needed"
     if share < needed:
         words += ". Is there a photo to know the face by? Name it as `reference` in subject.yaml"
-    return result(ONE_IDENTITY, shown > 0 and share >= needed, words)
+    return result(ONE_IDENTITY, bool(made.kept) and share >= needed, words)
+
+
+def covered(work: Work, coverage: Coverage) -> dg.AssetCheckResult:
+    """Nothing of the coverage plan is missing."""
+    plan = "all that the coverage plan asks for" if work.settings.crop.coverage else "there is no coverage plan"
+    there = f"{coverage.pictures} pictures of {coverage.photos} photos: {plan}"
+    return result(COVERAGE, not coverage.missing, "; ".join(coverage.missing) or there)
 
 
 def people_found(work: Work, faces: Sequence[Face]) -> dg.AssetCheckResult:

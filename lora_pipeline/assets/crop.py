@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
+
 from lora_pipeline import flow
-from lora_pipeline.assets.checks import ONE_IDENTITY, PEOPLE_FOUND, one_identity, people_found
+from lora_pipeline.assets.checks import COVERAGE, ONE_IDENTITY, PEOPLE_FOUND, covered, one_identity, people_found
 from lora_pipeline.assets.report import MAX_PICTURES, picture, sheet, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.models.faces import terms
 from lora_pipeline.records import Face, Quality
+from lora_pipeline.stages.crop import Coverage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,14 +23,16 @@ ROUND_A_FACE = 0.6
 """What is shown around an unsure face on each side, as a share of its box's: its hair tells a person more than its box."""
 
 
-@stage("face_crops", after=["curated_photos"], checks=[ONE_IDENTITY, PEOPLE_FOUND])
+@stage("face_crops", after=["curated_photos"], checks=[ONE_IDENTITY, COVERAGE, PEOPLE_FOUND])
 def face_crops(work: Work, outcome: Outcome) -> Shown:
-    """Square cut-outs of the subject at the training size, in several framings; of kinds without faces, the whole pictures."""
+    """Cut-outs of the subject at the training size, in several framings; of kinds without faces, the whole pictures."""
     framings = Counter(str(row.data["framing"]) for row in outcome.manifest.kept)
-    faces = flow.faces(work)
+    coverage, faces = flow.coverage(work), flow.faces(work)
     shown: dict[str, Any] = {
         "crops": sheet(outcome.manifest, outcome.manifest.kept),
         "framings": dict(framings),
+        "coverage": coverage_table(coverage),
+        "missing": "; ".join(coverage.missing) or "nothing that the plan asks for",
         "faces": dict(Counter(face.whose for face in faces)),
     }
     if told := terms(work.settings.crop):
@@ -38,8 +43,29 @@ def face_crops(work: Work, outcome: Outcome) -> Shown:
         columns = ("face (to settle in people.yaml)", "photo", "distance to the subject")
         shown["unsure faces"] = table(columns, [(face.id, face.photo, f"{face.distance:.3f}") for face in unsure])
         shown["unsure faces, in the table's order"] = picture(unsure_sheet(work, unsure), "unsure faces")
-    checks = [one_identity(work, outcome.manifest, len(work.made("curate").kept)), people_found(work, faces)]
-    return shown, checks
+    return shown, [
+        one_identity(work, outcome.manifest, len(work.made("curate").kept)),
+        covered(work, coverage),
+        people_found(work, faces),
+    ]
+
+
+def coverage_table(coverage: Coverage) -> dg.TableMetadataValue:
+    """What is there, what is wanted, and what to add; framings with their shares of the pictures."""
+    return table(
+        ("what", "shows", "photos", "wanted", "share", "to do"),
+        [
+            (
+                cell.aspect,
+                cell.name,
+                cell.there,
+                cell.wanted or "",
+                coverage.share_in_words(cell.name),
+                cell.in_words(),
+            )
+            for cell in coverage.cells
+        ],
+    )
 
 
 def unsure_sheet(work: Work, faces: Sequence[Face]) -> "Image":

@@ -1,7 +1,7 @@
 """A section of the settings as Dagster config: every field optional, since the subject's recipe has the default."""
 
 from enum import Enum
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import dagster as dg
 from pydantic import Field, create_model
@@ -42,4 +42,7 @@ def _type(name: str, annotation: Any) -> Any:
         return Enum(name, {str(value): value for value in values})
     if get_origin(annotation) is tuple:
         return list[_type(f"{name}_item", get_args(annotation)[0])]
+    if get_origin(annotation) is dict:
+        number = get_args(annotation)[1]
+        return dict[str, get_args(number)[0] if get_origin(number) is Annotated else number]
     return annotation

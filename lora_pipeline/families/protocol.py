@@ -211,6 +211,10 @@ class Family(Protocol):
         """
         ...
 
+    def set_strength(self, pipeline: Any, strength: float) -> None:
+        """Scale what `load_lora` put in, in every part: 0 is the base model, 1 as it was trained. Nothing is loaded anew."""
+        ...
+
     def pipeline(
         self,
         base: BaseSettings,

@@ -224,6 +224,17 @@ class StockFamily:
         inject_adapter_in_model({"lokr": LoKrConfig, "loha": LoHaConfig}[kind](**told), denoiser)
         set_peft_model_state_dict(denoiser, {name.removeprefix(prefix): one for name, one in tensors.items()})
 
+    def set_strength(self, pipeline: Any, strength: float) -> None:
+        """See `Family.set_strength`. What diffusers' `set_adapters` does to each layer, and to those that peft alone knows of too."""
+        import torch
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        layers: list[Any] = [one for part in parts for one in part.modules() if isinstance(one, BaseTunerLayer)]
+        for layer in layers:
+            for adapter in layer.active_adapters:
+                layer.set_scale(adapter, strength)
+
     def pipeline(
         self,
         base: BaseSettings,

@@ -456,6 +456,10 @@ def test_a_lokr_or_loha_is_drawn_as_it_was_trained(of_family, tmp_path, kind):
     one.load_lora(pipeline, tmp_path / "lora.safetensors")
     assert np.abs(in_training - drawn(one, pipeline)).max() < 1e-5
     assert np.abs(in_training - plain).max() > 1e-3
+    one.set_strength(pipeline, 0.0)
+    assert np.abs(drawn(one, pipeline) - plain).max() < 1e-5
+    one.set_strength(pipeline, 1.0)
+    assert np.abs(in_training - drawn(one, pipeline)).max() < 1e-5
     pipeline.unload_lora_weights()
     assert np.array_equal(drawn(one, pipeline), plain)
 
@@ -641,11 +645,16 @@ def test_validation_pictures_are_drawn_through_it(of_family, tmp_path):
     wanted = [Wanted(WORDS[0], 1), Wanted(WORDS[1], 2)]
     plain, again = draw(None, wanted), draw(None, wanted[::-1])[::-1]
     learnt = draw(tmp_path / "lora.safetensors", wanted)
-    for first, second, third in zip(plain, again, learnt, strict=True):
+    half, none = (
+        draw(tmp_path / "lora.safetensors", [Wanted(each.prompt, each.seed, strength) for each in wanted])
+        for strength in (0.5, 0.0)
+    )
+    for first, second, third, fourth, fifth in zip(plain, again, learnt, half, none, strict=True):
         assert first is not None
         assert first.size == (64, 64)
         assert max(high for _, high in ImageChops.difference(first, second).getextrema()) <= 1
-        assert first.tobytes() != third.tobytes()
+        assert len({first.tobytes(), third.tobytes(), fourth.tobytes()}) == 3
+        assert max(high for _, high in ImageChops.difference(first, fifth).getextrema()) <= 1
 
 
 def test_a_lora_file_says_its_words_in_order_and_holds_float32(of_family, tmp_path):

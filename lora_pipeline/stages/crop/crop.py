@@ -1,21 +1,24 @@
-"""The stage: search, decide, plan, cut."""
+"""The stage: search, decide, plan, measure, choose, cut, count."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_pipeline.errors import SubjectError
-from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, key_of, refresh
+from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, is_planning, key_of, read, refresh
 from lora_pipeline.people import People
 from lora_pipeline.pictures import open_upright, save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Box, Crop, Face, Framing, Kind, Quality, Row, State, Value
+from lora_pipeline.records import KNOWN_ONLY, Box, Crop, Face, Framing, Kind, Quality, Row, State, Value
 from lora_pipeline.settings import CropSettings
-from lora_pipeline.stages.crop.framing import Cut, inside, plan
+from lora_pipeline.stages.crop.choice import Candidate, choose
+from lora_pipeline.stages.crop.coverage import Coverage, cover, level, shares, shown, yaw_cell
+from lora_pipeline.stages.crop.framing import Cut, Placing, Size, inside, plan
 from lora_pipeline.stages.crop.looks import with_looks
 from lora_pipeline.stages.crop.search import Searched, SearchSettings, faces_of, find_faces
+from lora_pipeline.stages.crop.shot import SHOTS, Pictured, Shot, measure_shots
 from lora_pipeline.stages.crop.thing import Things, find_things, with_close
-from lora_pipeline.stages.crop.whose import Faces, decide, passers_by, write_decided
+from lora_pipeline.stages.crop.whose import Faces, decide, decided_faces, passers_by, write_decided
 from lora_pipeline.store import digest_file
 
 CODE_VERSION = "1"
@@ -36,6 +39,20 @@ class _Task:
     mask_file: str = ""
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A photo with what is to be cut out of it, or the reason why nothing is."""
+
+    photo: Quality
+    subject: Face | None
+    others: tuple[Face, ...]
+    cuts: tuple[Cut, ...] = ()
+    refused: str = ""
+    state: State = "dropped"
+    thing: Box | None = None
+    mask: tuple[Path, str] | None = None  # see `Things.masks`
+
+
 def crop(
     curated: Manifest,
     folder: Path,
@@ -43,6 +60,7 @@ def crop(
     kind: Kind,
     reference: Path | Sequence[Path] | None,
     progress: Progress = silent,
+    buckets: Sequence[Size] = (),
     people: People | None = None,
     class_word: str = "",
 ) -> Outcome:
@@ -53,12 +71,16 @@ def crop(
       searched for all the same: each is a passer-by's, to be hidden.
     - **style**: the whole picture. Faces are part of a style, so none is searched for and none hidden.
 
+    Where fewer pictures are wanted than can be cut (`settings.framing_shares`, `settings.best`), `choice.choose` says which; the others
+    are dropped rows. What the pictures show is counted in `coverage.json`.
+
     Args:
         curated: rows are `records.Quality`; only kept ones are read.
         folder: the stage's. Row ids are `photo@framing`, data those of `records.Crop`, file roles `picture` (PNG, RGB) and,
             where a segmenter cut the subject out, `subject_mask` (PNG, 8-bit grey, the picture's size: 255 where the subject is).
             Photos that give no crop are rows with the photo's id.
         reference: photos of the subject, to know its face by; the largest face on each counts. Only for a person.
+        buckets: sizes (width, height) of which each crop takes one, if `settings.shape` says so.
         people: whose face is whose by hand, which wins.
         class_word: what a pet or product is looked for as, if `settings.subject_prompt` is empty.
 
@@ -93,19 +115,41 @@ def crop(
     else:
         found = passers_by(found, people)
     write_decided(folder, found)
-    things: Things | None = None
+
+    shapes = buckets if settings.shape == "bucket" else ()
+    planned = {
+        id: _planned(photo, found.get(id, ()), failed.get(id, ""), settings, kind, shapes)
+        for id, photo in photos.items()
+    }
     if settings.subject_model and kind in ("pet", "product"):
         things = find_things(photos, folder, settings, settings.subject_prompt or class_word, progress)
+        planned = {id: _about_thing(id, one, things, settings) for id, one in planned.items()}
         seconds += things.seconds
-
-    items = [
-        item
-        for id, photo in photos.items()
-        for item in _items(id, photo, found.get(id, ()), failed.get(id, ""), settings, kind, things)
+    measured = measure_shots(
+        {
+            id: Pictured(
+                Path(one.photo.path), one.photo.digest, one.photo.trim, one.subject.box if one.subject else None
+            )
+            for id, one in planned.items()
+            if one.cuts
+        },
+        folder,
+        progress,
+    )
+    shots = {row.id: Shot.of(row) for row in measured.manifest.kept}
+    planned = {id: _sharp(one, shots.get(id), settings.min_face_sharpness) for id, one in planned.items()}
+    level_deg = level(one.subject for one in planned.values() if one.subject)
+    candidates = [
+        _candidate(id, one, cut, shots[id], level_deg)
+        for id, one in planned.items()
+        if id in shots
+        for cut in one.cuts
+        if not cut.reason
     ]
+    left_out = choose(candidates, settings.best, shares(settings), settings.coverage)
     cut = refresh(
         folder,
-        items,
+        [item for id, one in planned.items() for item in _items(id, one, left_out)],
         _make,
         settings=None,  # all that is read of them stands in the items' inputs, so another framing cuts no crop again
         code_version=CODE_VERSION,
@@ -113,7 +157,17 @@ def crop(
         workers=0,
         progress=progress,
     )
-    return Outcome(cut.manifest, cut.report + Report(seconds=seconds))
+    if not is_planning():
+        coverage(folder, settings).save(folder)
+    return Outcome(cut.manifest, cut.report + Report(seconds=seconds + measured.report.seconds))
+
+
+def coverage(folder: Path, settings: CropSettings) -> Coverage:
+    """What the crops show that the stage last made, and what is missing of the plan as it is now; nothing if it has not run."""
+    faces = {id: [one for one in found if one.whose == "subject"] for id, found in decided_faces(folder).items()}
+    subjects = {id: max(found, key=_area) for id, found in faces.items() if found}
+    shots = {row.id: Shot.of(row) for row in read(folder, SHOTS).kept}
+    return cover(read(folder), subjects, shots, settings)
 
 
 def _reference(paths: Sequence[Path], folder: Path, search: SearchSettings) -> tuple[float, ...] | None:
@@ -149,49 +203,41 @@ def _area(face: Face) -> int:
     return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
 
 
-def _items(
-    id: str,
-    photo: Quality,
-    faces: Sequence[Face],
-    failed: str,
-    settings: CropSettings,
-    kind: Kind,
-    things: Things | None,
-) -> list[Item[_Task]]:
-    """All rows of one photo."""
-    path = Path(photo.path)
-    # By hand, several faces of one photo may be the subject's (a mirror): none is hidden, and the largest is what crops are about.
+def _planned(
+    photo: Quality, faces: Sequence[Face], failed: str, settings: CropSettings, kind: Kind, shapes: Sequence[Size]
+) -> _Planned:
     subject = max((face for face in faces if face.whose == "subject"), key=_area, default=None)
-    others = [face for face in faces if face.whose in ("stranger", "unsure")]
+    # By hand, several faces of one photo may be the subject's (a mirror): none is hidden, and the largest is what crops are about.
+    others = tuple(face for face in faces if face.whose in ("stranger", "unsure"))
     if failed:
-        return [_refused(id, path, failed, "failed")]
+        return _Planned(photo, subject, others, refused=failed, state="failed")
     if kind == "person":
         if subject is None:
-            return [_refused(id, path, _nobody(others))]
+            return _Planned(photo, None, others, refused=_nobody(others))
         height = max(subject.box[2] - subject.box[0], subject.box[3] - subject.box[1])
         if height < settings.min_face_px:
-            return [
-                _refused(
-                    id, path, f"the subject's face is {height} px high, at least {settings.min_face_px} are asked for"
-                )
-            ]
-    thing = things.boxes.get(id) if things else None
-    if things and thing is None:
-        return [_refused(id, path, things.reasons[id])]
+            words = f"the subject's face is {height} px high, at least {settings.min_face_px} are asked for"
+            return _Planned(photo, subject, others, refused=words)
     framings: tuple[Framing, ...] = settings.framings if kind == "person" else ("whole",)
+    texts: tuple[Box, ...] = getattr(photo, "text_boxes", ())
+    placing = Placing(
+        settings.off_centre,
+        int(photo.digest[:8], 16) / 16**8 * 360,
+        settings.placement == "thirds",
+        subject.yaw_deg if subject else 0.0,
+        tuple(face.box for face in others if face.whose in {"stranger", "unsure"}) if settings.avoid_others else (),
+        texts if settings.avoid_others else (),
+    )
     cuts = plan(
         photo.trim,
         subject.box if subject else None,
         framings,
         settings.size_px,
         settings.max_enlargement,
-        settings.off_centre,
-        int(photo.digest[:8], 16) / 16**8 * 360,
+        placing,
+        shapes,
     )
-    if things and thing:
-        cuts = with_close(cuts, photo.trim, thing, settings)
-        return [_item(id, photo, cut, None, others, thing, things.masks.get(id)) for cut in cuts]
-    return [_item(id, photo, cut, subject, others) for cut in cuts]
+    return _Planned(photo, subject, others, tuple(cuts))
 
 
 def _nobody(others: Sequence[Face]) -> str:
@@ -203,19 +249,54 @@ def _nobody(others: Sequence[Face]) -> str:
     return f"no face of the subject; {', '.join(told)}" if told else "no face found"
 
 
-def _refused(id: str, path: Path, reason: str, state: State = "dropped") -> Item[_Task]:
-    return Item(id, [reason, state], _Task(path, None, reason=reason, state=state, data=(("photo", id),)))
+def _about_thing(id: str, one: _Planned, things: Things, settings: CropSettings) -> _Planned:
+    """The same, with a close cut about the thing, or refused because it was not found."""
+    if one.refused:
+        return one
+    thing = things.boxes.get(id)
+    if thing is None:
+        return replace(one, cuts=(), refused=things.reasons[id])
+    cuts = with_close(one.cuts, one.photo.trim, thing, settings)
+    return replace(one, cuts=tuple(cuts), thing=thing, mask=things.masks.get(id))
 
 
-def _item(
-    id: str,
-    photo: Quality,
-    cut: Cut,
-    subject: Face | None,
-    others: Sequence[Face],
-    thing: Box | None = None,
-    mask: tuple[Path, str] | None = None,
-) -> Item[_Task]:
+def _sharp(one: _Planned, shot: Shot | None, least: float) -> _Planned:
+    """The same, or refused for a face that is out of focus. Of a face that the detector did not find there may be only hair to see."""
+    if shot is None or one.subject is None or one.subject.confidence == KNOWN_ONLY or shot.sharpness >= least:
+        return one
+    words = f"the subject's face is blurred: its sharpness is {shot.sharpness:g}, at least {least:g} is asked for"
+    return replace(one, cuts=(), refused=words)
+
+
+def _candidate(id: str, one: _Planned, cut: Cut, shot: Shot, level_deg: float) -> Candidate:
+    subject = one.subject
+    yaw = subject.yaw_deg if subject and subject.confidence != KNOWN_ONLY else None
+    return Candidate(
+        f"{id}@{cut.framing}",
+        id,
+        cut.framing,
+        (cut.framing, *shown(subject, shot, level_deg)),
+        cut.framing if yaw is None else f"{cut.framing}, {yaw_cell(yaw)}",
+        yaw,
+        cut.size_px[0] / (cut.region[2] - cut.region[0]),
+        shot,
+    )
+
+
+def _items(id: str, one: _Planned, left_out: Mapping[str, str]) -> list[Item[_Task]]:
+    """All rows of one photo."""
+    if one.refused:
+        path = Path(one.photo.path)
+        task = _Task(path, None, reason=one.refused, state=one.state, data=(("photo", id),))
+        return [Item(id, [one.refused, one.state], task)]
+    return [
+        _item(id, one.photo, replace(cut, reason=cut.reason or left_out.get(f"{id}@{cut.framing}", "")), one)
+        for cut in one.cuts
+    ]
+
+
+def _item(id: str, photo: Quality, cut: Cut, one: _Planned) -> Item[_Task]:
+    subject, others, mask = one.subject, one.others, one.mask
     boxes = [inside(face.box, cut.region, cut.size_px) for face in others]
     crop = Crop(
         photo=id,
@@ -231,7 +312,7 @@ def _item(
         pitch_deg=subject.pitch_deg if subject else None,
         roll_deg=subject.roll_deg if subject else None,
         expression=subject.expression if subject else (),
-        thing=inside(thing, cut.region, cut.size_px) if thing else None,
+        thing=inside(one.thing, cut.region, cut.size_px) if one.thing else None,
     )
     name = f"{id}@{cut.framing}"
     # The photo's id may hold folders, and two photos of one name in them.

@@ -6,9 +6,24 @@ from dataclasses import dataclass
 
 from lora_pipeline.records import Box, Framing
 
+Size = tuple[int, int]
+
 SIDE_IN_FACES = {"close": 2.2, "medium": 3.8, "full": 11.0}
 """Side of the square in heights of the face's box (brow to chin): a head with its hair is 1.4 of these, so it fills 64 % of a
 close crop; a grown person is 10 to 11 from sole to crown."""
+
+UPRIGHT: dict[Framing, tuple[float, float]] = {"close": (1.0, 2.2), "medium": (0.8, 4.3), "full": (2 / 3, 11.0)}
+"""Of a crop that need not be square: width over height, and height in heights of the face's box. A medium one reaches to the waist, and is
+hardly narrower than the square."""
+
+FIGURE = 1.3
+"""Half the width of the subject, shoulders and hair, in sides of the face's box."""
+
+LOOKS_ASIDE_FROM_DEG = 12.0
+"""A head turned less looks at the camera, and needs no room at a side."""
+
+EYES_DOWN = 0.3
+"""The eyes lie so many of its heights below the top of the face's box."""
 
 HEAD = (0.15, 0.5, 0.15, 0.15)
 """What of a head lies beyond the face's box at its left, top, right and bottom, as shares of the box's side."""
@@ -33,8 +48,32 @@ class Cut:
 
     framing: Framing
     region: Box
-    size_px: tuple[int, int]
+    size_px: Size
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where about the face a crop is put.
+
+    Args:
+        off_centre, direction_deg: how far, as a share of its sides, and where to the crop is moved from its place about the face (0°
+            right, 90° down). It never cuts the face.
+        thirds: whether face and eyes come to lie on third lines: see `around`.
+        yaw_deg: where to the head is turned, positive to the picture's right.
+        avoid: other people's faces, which are to lie outside if that can be: see `beside`.
+        avoid_text: text, which is to lie outside too, but after the faces.
+    """
+
+    off_centre: float = 0.0
+    direction_deg: float = 0.0
+    thirds: bool = False
+    yaw_deg: float = 0.0
+    avoid: tuple[Box, ...] = ()
+    avoid_text: tuple[Box, ...] = ()
+
+
+CENTRED = Placing()
 
 
 def plan(
@@ -43,8 +82,8 @@ def plan(
     framings: Sequence[Framing],
     size_px: int,
     max_enlargement: float,
-    off_centre: float = 0.0,
-    direction_deg: float = 0.0,
+    placing: Placing = CENTRED,
+    shapes: Sequence[Size] = (),
 ) -> list[Cut]:
     """The crops of one photo, in the order of `framings`.
 
@@ -53,15 +92,19 @@ def plan(
         face: the subject's, or None, which only `whole` can do without.
         size_px: side of the square crops; a whole picture has about this area.
         max_enlargement: a crop that would have to be enlarged more gets a reason instead.
-        off_centre, direction_deg: how far, as a share of its side, and where to the square is moved from its place about the
-            face (0° right, 90° down). It never cuts the face.
+        placing: where about the face.
+        shapes: sizes (width, height) of which each crop takes the one whose shape is nearest to what its framing wants; a whole
+            picture keeps its own shape. Empty for squares.
     """
     cuts: list[Cut] = []
     for framing in dict.fromkeys(framings):
         if framing == "whole":
             region, size = whole(trim, size_px)
         elif face is not None:
-            region, size = square(trim, face, framing, off_centre, direction_deg), (size_px, size_px)
+            size = wanted(framing, shapes) if shapes else (size_px, size_px)
+            faces_high = UPRIGHT[framing][1] if shapes else SIDE_IN_FACES[framing]
+            region = around(trim, face, faces_high, size[0] / size[1], placing, third_down=framing != "full")
+            region = beside(region, trim, face, placing)
         else:
             continue
         enlarged = size[0] / (region[2] - region[0])
@@ -75,30 +118,94 @@ def plan(
     return cuts
 
 
-def square(trim: Box, face: Box, framing: Framing, off_centre: float = 0.0, direction_deg: float = 0.0) -> Box:
-    """The square of a framing about a face: inside `trim`, with the head inside it as far as that can be.
+def wanted(framing: Framing, shapes: Sequence[Size]) -> Size:
+    """Of some sizes the one whose shape is nearest to what a framing wants: a full body stands upright."""
+    ratio = UPRIGHT[framing][0]
+    return min(shapes, key=lambda size: (abs(math.log(size[0] / size[1] / ratio)), -size[0] * size[1], size))
 
-    Where it would leave the photo it is moved; where it is larger than the photo's short side it is made smaller; it is
-    never padded.
+
+def around(
+    trim: Box, face: Box, faces_high: float, ratio: float = 1.0, placing: Placing = CENTRED, third_down: bool = True
+) -> Box:
+    """The region about a face: inside `trim`, with the head inside it as far as that can be.
+
+    Where it would leave the photo it is moved; where it is larger than the photo it is made smaller; it is never padded.
+
+    On thirds, the middle of the face lies on the left third line if the head is turned to the picture's right, and on the right
+    one if it is turned to the left, so that there is room where it looks (of a head turned not at all, `direction_deg` has the
+    say); and the eyes on the upper third line, but for a whole body, whose feet that would cut.
+
+    Args:
+        faces_high: height of the region in heights of the face's box.
+        ratio: its width over its height.
+        third_down: whether, on thirds, the eyes come to lie on the upper line.
     """
     # A face cut in half by the photo's edge is as high as a whole one, but not as wide.
     face_side = max(face[2] - face[0], face[3] - face[1])
-    side = min(round(SIDE_IN_FACES[framing] * face_side), trim[2] - trim[0], trim[3] - trim[1])
-    turn = math.radians(direction_deg)
-    left = (face[0] + face[2]) / 2 - (0.5 + off_centre * math.cos(turn)) * side
-    top = (face[1] + face[3]) / 2 - FACE_DOWN * face_side - (HEADROOM + off_centre * math.sin(turn)) * side
-    head = (
-        max(trim[0], round(face[0] - HEAD[0] * face_side)),
-        max(trim[1], round(face[1] - HEAD[1] * face_side)),
-        min(trim[2], round(face[2] + HEAD[2] * face_side)),
-        min(trim[3], round(face[3] + HEAD[3] * face_side)),
+    room_across, room_down = trim[2] - trim[0], trim[3] - trim[1]
+    high = min(round(faces_high * face_side), room_down, round(room_across / ratio))
+    wide = min(round(high * ratio), room_across)
+    turn = math.radians(placing.direction_deg)
+    across, down, above = 0.5, HEADROOM, FACE_DOWN * face_side
+    if placing.thirds:
+        turned = placing.yaw_deg if abs(placing.yaw_deg) >= LOOKS_ASIDE_FROM_DEG else math.cos(turn)
+        across = 1 / 3 if turned > 0 else 2 / 3
+        if third_down:
+            down, above = 1 / 3, (0.5 - EYES_DOWN) * face_side
+    left = (face[0] + face[2]) / 2 - (across + placing.off_centre * math.cos(turn)) * wide
+    top = (face[1] + face[3]) / 2 - above - (down + placing.off_centre * math.sin(turn)) * high
+    for box in (_head(face, trim), face):  # the face has the last word, where the region is too small for the head
+        left = _holding(left, wide, box[0], box[2])
+        top = _holding(top, high, box[1], box[3])
+    start_x = round(min(max(left, trim[0]), trim[2] - wide))
+    start_y = round(min(max(top, trim[1]), trim[3] - high))
+    return (start_x, start_y, start_x + wide, start_y + high)
+
+
+def beside(region: Box, trim: Box, face: Box, placing: Placing) -> Box:
+    """The region moved, no farther than it must, so that as few as can be of the others' faces and texts reach into it.
+
+    It keeps its size, stays inside `trim`, all that it showed of the subject's figure (head and shoulders, and down from there)
+    stays in it, and the face in its middle half from side to side. Where that is no gain, it stays where it is.
+    """
+    if not any(_meet(region, box) for box in (*placing.avoid, *placing.avoid_text)):
+        return region
+    wide, high = region[2] - region[0], region[3] - region[1]
+    side, middle = max(face[2] - face[0], face[3] - face[1]), (face[0] + face[2]) / 2
+    figure = _head(face, trim)
+    if wide > 2 * FIGURE * side:
+        figure = (round(middle - FIGURE * side), figure[1], round(middle + FIGURE * side), region[3])
+    held = [max(region[0], figure[0]), max(region[1], figure[1]), min(region[2], figure[2]), min(region[3], figure[3])]
+    sides = (min(region[0], round(middle - 0.75 * wide)), max(region[0], round(middle - 0.25 * wide)))
+    low = (max(trim[0], held[2] - wide, sides[0]), max(trim[1], held[3] - high))
+    most = (min(trim[2] - wide, held[0], sides[1]), min(trim[3] - high, held[1]))
+    reachable = (low[0], low[1], most[0] + wide, most[1] + high)
+    faces, texts = ([box for box in boxes if _meet(reachable, box)] for boxes in (placing.avoid, placing.avoid_text))
+    heads = [_head(box, trim) for box in faces]
+    edges = [*faces, *texts, *heads]
+    lefts = {region[0], *(left for box in edges for left in (box[2], box[0] - wide) if low[0] <= left <= most[0])}
+    tops = {region[1], *(top for box in edges for top in (box[3], box[1] - high) if low[1] <= top <= most[1])}
+
+    def cost(moved: Box) -> tuple[list[int], int, Box]:
+        reach = [sum(_meet(moved, box) for box in boxes) for boxes in (faces, texts, heads)]
+        return reach, abs(moved[0] - region[0]) + abs(moved[1] - region[1]), moved
+
+    return min(((left, top, left + wide, top + high) for left in lefts for top in tops), key=cost)
+
+
+def _head(face: Box, trim: Box) -> Box:
+    """The head of a face, as far as it is in the photo."""
+    side = max(face[2] - face[0], face[3] - face[1])
+    return (
+        max(trim[0], round(face[0] - HEAD[0] * side)),
+        max(trim[1], round(face[1] - HEAD[1] * side)),
+        min(trim[2], round(face[2] + HEAD[2] * side)),
+        min(trim[3], round(face[3] + HEAD[3] * side)),
     )
-    for box in (head, face):  # the face has the last word, where the square is too small for the head
-        left = _holding(left, side, box[0], box[2])
-        top = _holding(top, side, box[1], box[3])
-    start_x = round(min(max(left, trim[0]), trim[2] - side))
-    start_y = round(min(max(top, trim[1]), trim[3] - side))
-    return (start_x, start_y, start_x + side, start_y + side)
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
 
 
 def _holding(start: float, side: int, low: int, high: int) -> float:

@@ -2,24 +2,44 @@
 
 Two callables stand for all models: `draw` makes pictures, `embed` says whose face is in one. Everything here can be run with
 others in their place. `draw_grids` and `score` each have a folder, whose table is their manifest; beside it lie what `make_grid`
-laid out (`grid`), and what was seen in each picture (`embedded`, `looks`).
+and `make_prompt_grids` laid out (`grid`, `by_prompt`), the page to judge by (`page`), what was seen in each picture (`embedded`, `looks`,
+`by_strength`), and what each strength comes to (`strength`).
 """
 
 from lora_pipeline.stages.grade.draw import CODE_VERSION, Draw, Drawn, Wanted, draw_grids
-from lora_pipeline.stages.grade.grid import make_grid
+from lora_pipeline.stages.grade.grid import make_grid, make_prompt_grids
 from lora_pipeline.stages.grade.looks import look
+from lora_pipeline.stages.grade.page import make_page
 from lora_pipeline.stages.grade.plot import scores_plot
+from lora_pipeline.stages.grade.prompts import Prompts, prompts_of, read_prompts, varied
+from lora_pipeline.stages.grade.redraw import Redrawn, read_told, redraw
 from lora_pipeline.stages.grade.score import Embed, score
+from lora_pipeline.stages.grade.strength import TABLE as STRENGTHS
+from lora_pipeline.stages.grade.strength import Strength, recommend_strength, recommended, sweep
 
 __all__ = [
     "CODE_VERSION",
+    "STRENGTHS",
     "Draw",
     "Drawn",
     "Embed",
+    "Prompts",
+    "Redrawn",
+    "Strength",
     "Wanted",
     "draw_grids",
     "look",
     "make_grid",
+    "make_page",
+    "make_prompt_grids",
+    "prompts_of",
+    "read_prompts",
+    "read_told",
+    "recommend_strength",
+    "recommended",
+    "redraw",
     "score",
     "scores_plot",
+    "sweep",
+    "varied",
 ]

@@ -1,16 +1,16 @@
 """Validation pictures: the base model and every checkpoint draw the same prompts from the same seeds."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lora_pipeline.errors import ModelError, PipelineError
 from lora_pipeline.families import best_device, family
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, is_planning, key_of, read, refresh
-from lora_pipeline.pictures import save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Checkpoint, Record, Row
+from lora_pipeline.records import Checkpoint, Record, Row, Value
 from lora_pipeline.settings import BaseSettings, GradeSettings
 from lora_pipeline.store import digest_bytes, whole
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CODE_VERSION = "1"
+TOLD = "lora_pipeline"  # the PNG's text that says how it was drawn
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A picture to be drawn: its prompt, and the seed of its first noise."""
+    """A picture to be drawn: its prompt, the seed of its first noise, and the strength of the LoRA."""
 
     prompt: str
     seed: int
+    strength: float = 1.0
 
 
 class Draw(Protocol):
@@ -34,28 +36,48 @@ class Draw(Protocol):
     def __call__(self, lora: Path | None, wanted: Sequence[Wanted]) -> "Sequence[Image | None]":
         """One picture for each wanted, in order; None where the model's numbers were not finite.
 
+        A picture's `info` may say with which `scheduler` it was drawn.
+
         Args:
             lora: a LoRA file, or None for the base model alone.
-            wanted: pictures to be drawn at once.
+            wanted: pictures to be drawn at once, all of one strength.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Drawn(Record):
-    """A validation picture.
+    """A validation picture, and all that it takes to draw it again to the pixel.
+
+    A picture that was drawn before this was recorded has `sampling_steps` 0.
 
     Args:
         epoch: 0 for the base model.
         prompt: filled in, as the model saw it.
         seed: of its first noise.
         checkpoint: SHA-256 of the LoRA file it was drawn with; empty for the base model.
+        strength: of the LoRA, 1 as it was trained; 0 for the base model.
+        negative_prompt: what it was drawn away from.
+        sampling_steps: denoising steps.
+        guidance_scale: classifier-free guidance.
+        size_px: side.
+        scheduler: name of its class, and the first 16 digits of the SHA-256 of its configuration.
+        base: digest of the base model's weights.
+        batch: pictures in the batch that it was drawn in, on which its last bits depend (see `through`).
     """
 
     epoch: int
     prompt: str
     seed: int
     checkpoint: str
+    strength: float = 1.0
+    negative_prompt: str = ""
+    sampling_steps: int = 0
+    guidance_scale: float = 0.0
+    size_px: int = 0
+    scheduler: str = ""
+    base: str = ""
+    batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +88,7 @@ class _Job:
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.drawn.prompt, self.drawn.seed)
+        return Wanted(self.drawn.prompt, self.drawn.seed, self.drawn.strength)
 
 
 def draw_grids(
@@ -80,16 +102,18 @@ def draw_grids(
 ) -> Outcome:
     """Bring the validation pictures up to date, drawing only those that are not there.
 
-    A picture's key is its checkpoint's digest, prompt, negative prompt, seed, steps, guidance, size and the base's digest, so
-    a new epoch, prompt or seed draws its own pictures alone; one whose prompt only moved in the list is copied. Pictures of
-    an epoch are drawn `batch_size` at a time (or all, if they are fewer), each from its own noise, so that a picture depends
-    neither on which others are drawn with it nor on its place among them; see `through`.
+    A picture's key is its checkpoint's digest, prompt, negative prompt, seed, steps, guidance, size, strength if that is not 1, and
+    the base's digest, so a new epoch, prompt, seed or strength draws its own pictures alone; one whose prompt only moved in the list
+    is copied. Pictures of an epoch at one strength are drawn `batch_size` at a time (or all, if they are fewer), each from its own noise,
+    so that a picture depends neither on which others are drawn with it nor on its place among them; see `through`.
+
+    What a picture was drawn with stands in its row and in the PNG itself, where `redraw.read_told` finds it.
 
     Args:
         checkpoints: rows of `Checkpoint` with the file role `lora`.
-        folder: the stage's folder; ids are `e0003/p02/s0001` (epoch, prompt counted from 1, seed), and
-            pictures are `pictures/<id>.png`. Epoch 0 is the base model.
-        settings: seeds, steps, guidance, size and batch size.
+        folder: the stage's folder; ids are `e0003/p02/s0001` (epoch, prompt counted from 1, seed), with `@0.5` at their end for
+            a strength other than 1, and pictures are `pictures/<id>.png`. Epoch 0 is the base model, which has no strengths.
+        settings: negative prompt, seeds, strengths, steps, guidance, size and batch size.
         base: what the checkpoints were trained on.
         prompts: filled in with the trigger and class word.
         draw: None is the base's own pipeline, opened when the first picture is drawn.
@@ -104,20 +128,25 @@ def draw_grids(
             "there are no checkpoints to draw with; train first (the asset lora_checkpoints), and see there why none was made"
         )
     base_digest = family(base.family).digest(base)
+    at_once = min(settings.batch_size, len(prompts) * len(set(settings.seeds)))
+    how = (settings.negative_prompt, settings.sampling_steps, settings.guidance_scale, settings.size_px)
     items: list[Item[_Job]] = []
     for epoch, checkpoint, lora in _epochs(checkpoints):
-        for number, prompt in enumerate(prompts, start=1):
-            for seed in dict.fromkeys(settings.seeds):
-                id = f"e{epoch:04d}/p{number:02d}/s{seed:04d}"
-                how = [settings.negative_prompt, settings.sampling_steps, settings.guidance_scale, settings.size_px]
-                inputs = [checkpoint, prompt, seed, *how, base_digest]
-                items.append(Item(id, inputs, _Job(id, Drawn(epoch, prompt, seed, checkpoint), lora)))
+        for strength in dict.fromkeys(settings.strengths) if lora else (0.0,):
+            at = "" if strength in {0.0, 1.0} else f"@{strength:g}"
+            for number, prompt in enumerate(prompts, start=1):
+                for seed in dict.fromkeys(settings.seeds):
+                    id = f"e{epoch:04d}/p{number:02d}/s{seed:04d}{at}"
+                    drawn = Drawn(
+                        epoch, prompt, seed, checkpoint, strength, *how, base=base_digest, batch=at_once
+                    )  # its scheduler is known when it is drawn
+                    inputs = [checkpoint, prompt, seed, *how, base_digest, *([strength] if at else [])]
+                    items.append(Item(id, inputs, _Job(id, drawn, lora)))
 
     before = {row.id: row for row in read(folder).rows}
     keys = {item.id: key_of(item.inputs, None, CODE_VERSION) for item in items}
     absent = [item.payload for item in items if not _stands(before.get(item.id), keys[item.id], folder)]
     moved = _moved(absent, keys, before.values(), folder)
-    at_once = min(settings.batch_size, len(prompts) * len(set(settings.seeds)))
     drawing = [job for job in absent if job.id not in moved]
     if drawing and draw is None and not is_planning():
         family(base.family).check(base)
@@ -126,17 +155,19 @@ def draw_grids(
     def make(job: _Job, folder: Path) -> Made:
         path = f"pictures/{job.id}.png"
         if job.id in moved:
+            data, was = moved[job.id]
             with whole(folder / path) as aside:
-                aside.write_bytes(moved[job.id])
-        else:
-            picture = batches.picture(job)
-            if picture is None:
-                raise PipelineError(
-                    f"epoch {job.drawn.epoch} gives numbers that are not finite (NaN) for '{job.drawn.prompt}', so there is no picture: "
-                    "its training has run away; try a lower learning rate (fit.unet_lr)"
-                )
-            save(picture, folder / path)
-        return Made(job.drawn.data(), {"picture": path})
+                aside.write_bytes(data)
+            return Made({**was, "epoch": job.drawn.epoch}, {"picture": path})
+        picture = batches.picture(job)
+        if picture is None:
+            raise PipelineError(
+                f"epoch {job.drawn.epoch} gives numbers that are not finite (NaN) for '{job.drawn.prompt}', so there is no picture: "
+                "its training has run away; try a lower learning rate (fit.unet_lr)"
+            )
+        drawn = replace(job.drawn, scheduler=str(picture.info.get("scheduler", "")))
+        _save(picture, drawn, folder / path)
+        return Made(drawn.data(), {"picture": path})
 
     return refresh(
         folder,
@@ -147,6 +178,17 @@ def draw_grids(
         what="draw validation pictures",
         progress=progress,
     )
+
+
+def _save(picture: "Image", drawn: Drawn, path: Path) -> None:
+    """Write a PNG that says how it was drawn, but for its place in the grid, which may change."""
+    from PIL.PngImagePlugin import PngInfo
+
+    told = PngInfo()
+    how = {name: value for name, value in drawn.data().items() if name != "epoch"}
+    told.add_itxt(TOLD, json.dumps(how, ensure_ascii=False, sort_keys=True))
+    with whole(path) as aside:
+        picture.save(aside, pnginfo=told)
 
 
 def _epochs(checkpoints: Manifest) -> list[tuple[int, str, Path | None]]:
@@ -163,17 +205,17 @@ def _stands(row: Row | None, key: str, folder: Path) -> bool:
 
 
 def _moved(
-    absent: Sequence[_Job], keys: Mapping[str, str], before: "Sequence[Row] | Any", folder: Path
-) -> dict[str, bytes]:
-    """The bytes of pictures that are there under another id: the list of prompts was reordered. Read now, before they are written over."""
-    there = {row.key: row.files["picture"] for row in before if "picture" in row.files}
-    moved: dict[str, bytes] = {}
+    absent: Sequence[_Job], keys: Mapping[str, str], before: Iterable[Row], folder: Path
+) -> dict[str, tuple[bytes, Mapping[str, Value]]]:
+    """Bytes and data of pictures that are there under another id: the list of prompts was reordered. Read now, before they are written over."""
+    there = {row.key: row for row in before if "picture" in row.files}
+    moved: dict[str, tuple[bytes, Mapping[str, Value]]] = {}
     for job in absent:
-        file = there.get(keys[job.id])
-        if file is not None and (folder / file.path).exists():
-            data = (folder / file.path).read_bytes()
-            if digest_bytes(data) == file.digest:
-                moved[job.id] = data
+        row = there.get(keys[job.id])
+        if row is not None and (file := folder / row.files["picture"].path).exists():
+            data = file.read_bytes()
+            if digest_bytes(data) == row.files["picture"].digest:
+                moved[job.id] = data, row.data
     return moved
 
 
@@ -191,7 +233,9 @@ class _Batches:
             others = [
                 one
                 for one in self.todo
-                if one.drawn.epoch == job.drawn.epoch and one.id > job.id and one.id not in self.ready
+                if (one.drawn.epoch, one.drawn.strength) == (job.drawn.epoch, job.drawn.strength)
+                and one.id > job.id
+                and one.id not in self.ready
             ]
             batch = [job, *others][: self.size]
             self.todo = [one for one in self.todo if one not in batch]
@@ -215,6 +259,7 @@ def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Dr
     base_family = family(base.family)
     opened: list[Any] = []
     loaded: list[Path | None] = []
+    strong: list[float] = []
 
     def draw(lora: Path | None, wanted: Sequence[Wanted]) -> "list[Image | None]":
         import numpy as np
@@ -234,6 +279,10 @@ def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Dr
             if lora is not None:
                 base_family.load_lora(pipeline, lora)
             loaded.append(lora)
+            strong[:] = [1.0]
+        if lora is not None and strong != [wanted[0].strength]:
+            base_family.set_strength(pipeline, wanted[0].strength)
+            strong[:] = [wanted[0].strength]
         batch = [*wanted, *[wanted[-1]] * (at_once - len(wanted))]
         values = pipeline(
             prompt=[one.prompt for one in batch],
@@ -244,9 +293,20 @@ def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Dr
             width=settings.size_px,
             output_type="np",
         ).images  # B×H×W×3 float32, 0 to 1
-        return [
+        pictures = [
             Image.fromarray((value * 255).round().astype(np.uint8)) if np.isfinite(value).all() else None
             for value in values[: len(wanted)]
         ]
+        for picture in pictures:
+            if picture is not None:
+                picture.info["scheduler"] = _scheduler(pipeline)
+        return pictures
 
     return draw
+
+
+def _scheduler(pipeline: Any) -> str:
+    # Which diffusers wrote or read it is no part of how it draws.
+    config = {name: value for name, value in dict(pipeline.scheduler.config).items() if not name.startswith("_")}
+    digest = digest_bytes(json.dumps(config, sort_keys=True, default=str).encode())
+    return f"{type(pipeline.scheduler).__name__} {digest[:16]}"

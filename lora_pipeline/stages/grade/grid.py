@@ -1,4 +1,4 @@
-"""The labelled picture: a row an epoch, a column a prompt, in each cell its seeds side by side."""
+"""The labelled pictures: of all prompts, a row an epoch and a column a prompt; of each prompt, a column an epoch and a row a strength and seed."""
 
 import io
 from collections.abc import Sequence
@@ -44,6 +44,8 @@ class _Table:
     headings: tuple[str, ...]
     lines: tuple[_Line, ...]
     side_px: int  # of the pictures on disk
+    title: str = ""  # over all of it
+    under: str = ""  # the title, in grey
 
 
 def make_grid(
@@ -52,7 +54,7 @@ def make_grid(
     """Lay all validation pictures out in one, for a person to judge by.
 
     Args:
-        grids: as `draw_grids` made it.
+        grids: as `draw_grids` made it. Shown are those of strength 1.
         checkpoints: the losses are read from it.
         folder: where `grid.png` is written and, under 200 kB for a web page, `grid_small.jpg`. Its table is `grid`, with one
             row, whose files have the roles `picture` and `small`. With and without scores are two pictures: give each a folder.
@@ -60,7 +62,7 @@ def make_grid(
         progress: told when it is done.
     """
     table = _table(grids, checkpoints, scores)
-    seen = [[row.id, row.files["picture"].digest if row.files else ""] for row in grids.rows]
+    seen = [[row.id, row.files["picture"].digest if row.files else ""] for row in _as_trained(grids)]
     told = [[line.title, list(line.under), line.chosen] for line in table.lines]
 
     def make(table: _Table, folder: Path) -> Made:
@@ -85,16 +87,75 @@ def make_grid(
     )
 
 
+def make_prompt_grids(grids: Manifest, folder: Path, progress: Progress = silent) -> Outcome:
+    """Lay out each prompt's pictures in one: a column an epoch, the base model's first as control, a row a strength and seed.
+
+    Args:
+        grids: as `draw_grids` made it.
+        folder: where `by_prompt/p01.png` and so on are written. Its table is `by_prompt`, with a row a prompt, whose file has the
+            role `picture`.
+        progress: told after each.
+    """
+    items: list[Item[tuple[str, _Table]]] = []
+    for prompt in prompts_in(grids):
+        rows = [row for row in grids.rows if row.id.split("/")[1] == prompt]
+        table = _prompt_table(grids, rows)
+        seen = [[row.id, row.files["picture"].digest if row.files else ""] for row in rows]
+        items.append(Item(prompt, [seen, list(table.headings), table.title, table.under], (prompt, table)))
+
+    def make(one: tuple[str, _Table], folder: Path) -> Made:
+        prompt, table = one
+        save(_full(table), folder / f"by_prompt/{prompt}.png")
+        return Made({"prompt": table.title}, {"picture": f"by_prompt/{prompt}.png"})
+
+    return refresh(
+        folder,
+        items,
+        make,
+        settings=None,
+        code_version=CODE_VERSION,
+        name="by_prompt",
+        what="lay out a grid a prompt",
+        progress=progress,
+    )
+
+
+def _prompt_table(grids: Manifest, rows: Sequence[Row]) -> _Table:
+    paths = {row.id: grids.path(row) for row in rows if row.state == "kept"}
+    drawn = next((Drawn.of(row) for row in rows if row.state == "kept"), None)
+    epochs = sorted({_epoch_of(row) for row in rows})
+    ends = sorted({_end(row) for row in rows}, key=lambda end: (_strength(end), int(end.split("@")[0][1:])))
+    lines: list[_Line] = []
+    for end in ends:
+        seed, prompt = end.split("@")[0], rows[0].id.split("/")[1]
+        # the base model has no strengths: its picture of that seed stands beside each of them
+        cells = [(paths.get(f"e{epoch:04d}/{prompt}/{end if epoch else seed}"),) for epoch in epochs]
+        lines.append(_Line(f"strength {_strength(end):g}", (f"seed {int(seed[1:])}",), tuple(cells)))
+    headings = tuple(f"epoch {epoch}" if epoch else "base model" for epoch in epochs)
+    title, under = ("", "") if drawn is None else (drawn.prompt, _how_told(drawn))
+    return _Table(headings, tuple(lines), _side_px(list(paths.values())), title, under)
+
+
+def _how_told(drawn: Drawn) -> str:
+    """What all pictures of a prompt have in common, in a line; empty of pictures that do not know it."""
+    if not drawn.sampling_steps:
+        return ""
+    away = f"away from “{drawn.negative_prompt}”, " if drawn.negative_prompt else ""
+    how = f"{drawn.sampling_steps} steps, guidance {drawn.guidance_scale:g}, {drawn.size_px} px"
+    return f"{away}{how}, {drawn.scheduler.split(' ')[0]}".removesuffix(", ")
+
+
 def _table(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> _Table:
     cells: dict[int, dict[str, list[Path | None]]] = {}
     headings: dict[str, str] = {}
-    for row in grids.rows:
+    rows = _as_trained(grids)
+    for row in rows:
         epoch, column = _epoch_of(row), row.id.split("/")[1]
         path = grids.path(row) if row.state == "kept" else None
         cells.setdefault(epoch, {}).setdefault(column, []).append(path)
         if row.state == "kept":
             headings[column] = Drawn.of(row).prompt
-    columns = sorted({row.id.split("/")[1] for row in grids.rows})
+    columns = prompts_in(grids)
     losses = {Checkpoint.of(row).epoch: Checkpoint.of(row).loss for row in checkpoints.kept}
     judged = {} if scores is None else {Score.of(row).epoch: Score.of(row) for row in scores.rows}
     lines: list[_Line] = []
@@ -111,9 +172,30 @@ def _table(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> _
                 score is not None and score.chosen,
             )
         )
-    first = next((path for line in lines for cell in line.pictures for path in cell if path is not None), None)
-    side_px = PICTURE_SIDE_PX if first is None else min(PICTURE_SIDE_PX, open_upright(first).width)
+    side_px = _side_px([path for line in lines for cell in line.pictures for path in cell if path is not None])
     return _Table(tuple(headings.get(column, "") for column in columns), tuple(lines), side_px)
+
+
+def _side_px(paths: Sequence[Path]) -> int:
+    return min(PICTURE_SIDE_PX, open_upright(paths[0]).width) if paths else PICTURE_SIDE_PX
+
+
+def _as_trained(grids: Manifest) -> list[Row]:
+    """The rows of strength 1, and the base model's."""
+    return [row for row in grids.rows if "@" not in row.id]
+
+
+def prompts_in(grids: Manifest) -> list[str]:
+    """`p01` and so on, in the order of the settings: p100 comes after p99."""
+    return sorted({row.id.split("/")[1] for row in grids.rows}, key=lambda prompt: int(prompt[1:]))
+
+
+def _end(row: Row) -> str:
+    return row.id.split("/")[2]  # s0001, or s0001@0.5
+
+
+def _strength(end: str) -> float:
+    return float(end.partition("@")[2] or 1)
 
 
 def _epoch_of(row: Row) -> int:
@@ -170,7 +252,11 @@ def _compose(table: _Table, side_px: int) -> "Image":
         max(int(font.getlength(word)) for word in ("distance 0.00 ", "loss 0.0000 ", "base model  ")) + 2 * between_px
     )
     headings = [_wrap(heading, font, column_px, 6) for heading in table.headings]
-    top_px = max((len(words) for words in headings), default=0) * line_px + 2 * between_px
+    wide_px = left_px + len(headings) * (column_px + between_px) - 2 * between_px
+    title = _wrap(table.title, bold, wide_px, 4) if table.title else []
+    told = [*title, *(_wrap(table.under, font, wide_px, 4) if table.under else [])]
+    over_px = len(told) * line_px + (between_px if told else 0)
+    top_px = over_px + max((len(words) for words in headings), default=0) * line_px + 2 * between_px
     row_px = max(side_px, 4 * line_px) + between_px
 
     sheet = Image.new(
@@ -179,6 +265,10 @@ def _compose(table: _Table, side_px: int) -> "Image":
         "white",
     )
     pen = ImageDraw.Draw(sheet)
+    for number, word in enumerate(told):
+        ours = number < len(title)
+        place = (between_px, between_px + number * line_px)
+        pen.text(place, word, fill=_BLACK if ours else _GREY, font=bold if ours else font)
     for column, words in enumerate(headings):
         x = left_px + column * (column_px + between_px)
         for number, word in enumerate(words):

@@ -70,7 +70,9 @@ def score(
         PipelineError: a person without descriptors, or no pictures.
     """
     epochs = [0, *sorted(Checkpoint.of(row).epoch for row in checkpoints.kept)]
-    rows = [row for row in grids.rows if _epoch(row) in epochs]
+    rows = [
+        row for row in grids.rows if _epoch(row) in epochs and "@" not in row.id
+    ]  # at strength 1, as it was trained
     if not rows or len(epochs) == 1:
         raise PipelineError(
             "there is no validation picture of any epoch to judge; draw them first (the asset validation_grids)"

@@ -47,6 +47,7 @@ class CardFacts:
         counts: what → how many, in the order in which they are told.
         licence: of the LoRA; empty for the base model's.
         examples: what was trained on, of which the files' headers tell sizes, repeats and tags, and never a photo's name.
+        strength: which one is recommended, and why; empty where no sweep over strengths says so.
     """
 
     name: str
@@ -59,6 +60,7 @@ class CardFacts:
     counts: Mapping[str, int] = field(default_factory=dict)
     licence: str = ""
     examples: tuple[Example, ...] = ()
+    strength: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str], unnamed: st
 clip.encoder.layers = clip.encoder.layers[:{1 - base.clip_skip}]  # clip skip {base.clip_skip}
 """
         other += f"\nIt was trained with **clip skip {base.clip_skip}**, as AUTOMATIC1111 and kohya's trainers count it: set it there too.\n"
+    if card.strength:
+        other += f"\n**Recommended strength**: {card.strength}.\n"
     return f"""## Use
 
 ```python

@@ -2,11 +2,28 @@
 
 import pytest
 
-from lora_pipeline.records import Box
-from lora_pipeline.stages.crop.framing import inside, iou, plan, square, whole
+from lora_pipeline.records import Box, Framing
+from lora_pipeline.settings import EncodeSettings
+from lora_pipeline.stages.crop.framing import (
+    CENTRED,
+    SIDE_IN_FACES,
+    Placing,
+    around,
+    beside,
+    inside,
+    iou,
+    plan,
+    wanted,
+    whole,
+)
+from lora_pipeline.stages.encode import bucket_of, buckets
 
 PHOTO: Box = (0, 0, 2000, 3000)
 FACE: Box = (900, 600, 1100, 800)
+
+
+def square(trim: Box, face: Box, framing: Framing, placing: Placing = CENTRED) -> Box:
+    return around(trim, face, SIDE_IN_FACES[framing], placing=placing, third_down=framing != "full")
 
 
 @pytest.mark.parametrize(("framing", "faces"), [("close", 2.2), ("medium", 3.8)])
@@ -31,7 +48,7 @@ def test_a_head_with_its_hair_fills_two_thirds_of_a_close_crop_and_is_not_cut() 
 @pytest.mark.parametrize("trim", [PHOTO, (0, 0, 2000, 3000), (0, 0, 3000, 3000)])
 @pytest.mark.parametrize("direction", [0.0, 77.0, 180.0, 290.0])
 def test_no_square_leaves_the_photo_or_cuts_the_face(framing: str, face: Box, trim: Box, direction: float) -> None:
-    left, top, right, bottom = square(trim, face, framing, 0.3, direction)  # type: ignore[arg-type]
+    left, top, right, bottom = square(trim, face, framing, Placing(0.3, direction))  # type: ignore[arg-type]
     assert trim[0] <= left < right <= trim[2]
     assert trim[1] <= top < bottom <= trim[3]
     assert right - left == bottom - top
@@ -50,7 +67,7 @@ def test_a_full_crop_is_as_large_as_the_photo_allows_and_keeps_the_hair() -> Non
 
 
 def test_off_centre_moves_the_square_by_its_share() -> None:
-    centred, moved = square(PHOTO, FACE, "medium"), square(PHOTO, FACE, "medium", 0.1, 0.0)
+    centred, moved = square(PHOTO, FACE, "medium"), square(PHOTO, FACE, "medium", Placing(0.1, 0.0))
     assert centred[0] - moved[0] == pytest.approx(0.1 * 760, abs=1)
     assert centred[1] == moved[1]
 
@@ -101,3 +118,114 @@ def test_iou() -> None:
     assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
     assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
     assert iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+
+
+def across(region: Box, face: Box = FACE) -> float:
+    """Where the middle of the face lies, as a share of the region's width."""
+    return ((face[0] + face[2]) / 2 - region[0]) / (region[2] - region[0])
+
+
+@pytest.mark.parametrize(("yaw", "third"), [(25.0, 1 / 3), (-25.0, 2 / 3), (5.0, 2 / 3), (-5.0, 2 / 3)])
+def test_on_thirds_the_room_is_where_the_head_looks_and_chance_settles_the_frontal(yaw: float, third: float) -> None:
+    placing = Placing(thirds=True, yaw_deg=yaw, direction_deg=170.0)
+    assert across(square(PHOTO, FACE, "medium", placing)) == pytest.approx(third, abs=0.01)
+    far: Box = (2900, 600, 3100, 800)
+    assert across(square((0, 0, 6000, 3000), far, "full", placing), far) == pytest.approx(third, abs=0.01)
+    left, top, right, bottom = square(PHOTO, FACE, "medium", placing)
+    assert (600 + 0.3 * 200 - top) / (bottom - top) == pytest.approx(1 / 3, abs=0.01)  # the eyes
+    assert right - left == 760
+
+
+def test_on_thirds_no_head_is_cut_and_a_whole_body_keeps_its_feet() -> None:
+    left, top, right, _ = square(PHOTO, FACE, "close", Placing(thirds=True, yaw_deg=25.0))
+    assert left <= 900 - 0.15 * 200
+    assert top <= 600 - 0.5 * 200
+    assert right >= 1100 + 0.15 * 200
+    for framing, stays in (("full", True), ("medium", False)):
+        centred, placed = (
+            plan((0, 0, 4000, 4000), FACE, (framing,), 512, 3, Placing(thirds=thirds))[0].region
+            for thirds in (False, True)
+        )
+        assert (centred[1] == placed[1]) == stays
+
+
+BESIDE: Box = (1300, 620, 1500, 820)
+"""A stranger whose face reaches into a medium crop about the middle of the photo."""
+
+
+def test_a_crop_moves_until_the_stranger_is_outside_and_no_farther() -> None:
+    before = square(PHOTO, FACE, "medium")
+    after = beside(before, PHOTO, FACE, Placing(avoid=(BESIDE,)))
+    assert before[2] > BESIDE[0]
+    head_from = BESIDE[0] - round(0.15 * 200)
+    assert after == (head_from - 760, before[1], head_from, before[3])  # the hair too, since there is room
+    assert after[2] >= 1000 + 1.3 * 200 - 10  # the subject's shoulders
+    assert 0.25 <= across(after) <= 0.75
+
+
+def test_a_crop_stays_where_moving_would_cut_the_subject_or_gain_nothing() -> None:
+    medium, close = square(PHOTO, FACE, "medium"), square(PHOTO, FACE, "close")
+    both = Placing(avoid=((520, 620, 720, 820), BESIDE, (1120, 620, 1240, 760)))
+    assert beside(medium, PHOTO, FACE, Placing(avoid=((1120, 620, 1320, 820),))) == medium  # at the very cheek
+    for stranger in (
+        (1200, 620, 1400, 820),
+        (600, 620, 800, 820),
+    ):  # the head would stay whole, the shoulders would not
+        assert beside(medium, PHOTO, FACE, Placing(avoid=(stranger,))) == medium
+    wide = (0, 0, 6000, 3000)
+    full = square(wide, (2900, 600, 3100, 800), "full")
+    far = (3400, 600, 3600, 800)  # outside only if the subject stood at the edge
+    assert beside(full, wide, (2900, 600, 3100, 800), Placing(avoid=(far,))) == full
+    assert beside(close, PHOTO, FACE, Placing(avoid=((1000, 900, 1200, 1100),)))[3] >= 800 + 0.15 * 200
+    assert sum(box[0] < beside(medium, PHOTO, FACE, both)[2] for box in both.avoid) >= 1
+    assert beside(medium, PHOTO, FACE, Placing(avoid=((0, 0, 50, 50),))) == medium
+    narrow = (medium[0], 0, medium[2], 3000)  # no room in the photo
+    assert beside(medium, narrow, FACE, Placing(avoid=(BESIDE,))) == medium
+
+
+def test_text_is_avoided_too_but_after_faces() -> None:
+    before = square(PHOTO, FACE, "medium")
+    sign: Box = (before[0] - 50, 650, before[0] + 60, 700)
+    moved = beside(before, PHOTO, FACE, Placing(avoid_text=(sign,)))
+    assert moved[0] == sign[2]
+    both = beside(before, PHOTO, FACE, Placing(avoid=(BESIDE,), avoid_text=(sign,)))
+    assert both[2] <= BESIDE[0]  # the face is outside, the sign is not
+
+
+def test_in_the_plan_others_are_avoided_without_any_enlargement() -> None:
+    free, avoiding = (
+        plan(PHOTO, FACE, ("close", "medium", "full"), 512, 3, Placing(avoid=avoid)) for avoid in ((), (BESIDE,))
+    )
+    for one, other in zip(free, avoiding, strict=True):
+        assert one.region[2] - one.region[0] == other.region[2] - other.region[0]
+        assert one.reason == other.reason
+    assert free[1].region != avoiding[1].region
+
+
+SHAPES = ((384, 640), (448, 576), (512, 512), (576, 448), (640, 384))
+
+
+def test_a_crop_takes_the_buckets_shape_that_its_framing_wants() -> None:
+    cuts = {cut.framing: cut for cut in plan(PHOTO, FACE, ("close", "medium", "full"), 512, 3, shapes=SHAPES)}
+    assert {name: cut.size_px for name, cut in cuts.items()} == {
+        "close": (512, 512),
+        "medium": (448, 576),
+        "full": (384, 640),
+    }
+    for cut in cuts.values():
+        wide, high = cut.region[2] - cut.region[0], cut.region[3] - cut.region[1]
+        assert wide / high == pytest.approx(cut.size_px[0] / cut.size_px[1], abs=0.002)
+        assert cut.region[0] <= FACE[0] < FACE[2] <= cut.region[2]
+    medium, full = cuts["medium"].region, cuts["full"].region
+    assert medium[3] - medium[1] == 860  # 4.3 faces: to the waist
+    assert full[3] - full[1] == 2200  # 11 faces, in a photo whose square would be cut at 2000
+    assert plan((0, 0, 3000, 700), FACE, ("full",), 512, 3, shapes=SHAPES)[0].region[3] == 700
+
+
+@pytest.mark.parametrize(("resolution_px", "step_px"), [(512, 64), (1024, 64), (128, 32)])
+def test_encode_puts_such_a_crop_into_its_bucket_and_cuts_nothing_off(resolution_px: int, step_px: int) -> None:
+    settings = EncodeSettings(resolution_px=resolution_px, bucket_step_px=step_px)
+    sizes = [wanted(framing, buckets(settings)) for framing in ("close", "medium", "full")]
+    assert [bucket_of(*size, settings) for size in sizes] == sizes
+    assert sizes[0] == (resolution_px, resolution_px)
+    assert sizes[2][0] < 0.8 * sizes[2][1]  # a body stands upright

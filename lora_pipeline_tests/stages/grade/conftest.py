@@ -19,18 +19,21 @@ from lora_pipeline.store import digest_bytes
 class Painter:
     """A `Draw`: plain pictures whose red is the LoRA file's first byte, green comes from the prompt, blue from the seed.
 
-    A LoRA that begins with byte 255 "runs away": no picture. Without a LoRA red is 200.
+    A LoRA that begins with byte 255 "runs away": no picture. Without a LoRA red is 200, and a strength lies between the two.
     """
 
     calls: list[tuple[str, list[Wanted]]] = field(default_factory=list)
 
     def __call__(self, lora: Path | None, wanted: Sequence[Wanted]) -> list[Image.Image | None]:
         self.calls.append(("base" if lora is None else lora.name, list(wanted)))
-        red = 200 if lora is None else lora.read_bytes()[0]
-        return [
-            None if red == 255 else Image.new("RGB", (64, 64), (red, sum(one.prompt.encode()) % 256, one.seed % 256))
-            for one in wanted
-        ]
+        first = 200 if lora is None else lora.read_bytes()[0]
+        pictures: list[Image.Image | None] = []
+        for one in wanted:
+            red = round(200 + one.strength * (first - 200))
+            picture = Image.new("RGB", (64, 64), (red, sum(one.prompt.encode()) % 256, one.seed % 256))
+            picture.info["scheduler"] = "PlainScheduler 0123"
+            pictures.append(None if first == 255 else picture)
+        return pictures
 
     @property
     def pictures(self) -> list[tuple[str, str, int]]:

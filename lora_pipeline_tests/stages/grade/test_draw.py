@@ -9,6 +9,7 @@ from PIL import Image
 
 from lora_pipeline import manifest
 from lora_pipeline.errors import ModelError, PipelineError
+from lora_pipeline.families import family
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import File
 from lora_pipeline.settings import BaseSettings, GradeSettings
@@ -27,10 +28,13 @@ def test_every_epoch_and_the_base_draw_every_prompt_from_every_seed(checkpoints,
     ]
     assert made.report.computed == 12
     row = made.manifest.row("e0002/p02/s0001")
-    assert Drawn.of(row) == Drawn(2, PROMPTS[1], 1, checkpoints([100, 90]).row("0002").files["lora"].digest)
+    digest = checkpoints([100, 90]).row("0002").files["lora"].digest
+    how = {"sampling_steps": 4, "guidance_scale": 3.0, "size_px": 64, "batch": 3, "scheduler": "PlainScheduler 0123"}
+    assert Drawn.of(row) == Drawn(2, PROMPTS[1], 1, digest, 1.0, **how, base=family("sd15").digest(base))
     with Image.open(made.manifest.path(row)) as picture:
         assert picture.getpixel((0, 0)) == (90, sum(PROMPTS[1].encode()) % 256, 1)
-    assert Drawn.of(made.manifest.row("e0000/p01/s0001")).checkpoint == ""
+    control = Drawn.of(made.manifest.row("e0000/p01/s0001"))
+    assert (control.checkpoint, control.strength) == ("", 0.0)
 
 
 def test_batches_hold_one_epoch_and_at_most_so_many(checkpoints, painter, base, tmp_path: Path) -> None:
@@ -73,7 +77,18 @@ def test_a_rerun_draws_nothing(checkpoints, painter, base, tmp_path: Path) -> No
             {"seeds": (7, 1, 2)},
             {(lora, prompt, 7) for lora in ("base", "e0001.safetensors", "e0002.safetensors") for prompt in PROMPTS},
         ),
-        ([100, 90], PROMPTS, {"batch_size": 1, "overfit_tolerance": 0.5}, set()),
+        ([100, 90], PROMPTS, {"overfit_tolerance": 0.5}, set()),
+        (
+            [100, 90],
+            PROMPTS,
+            {"strengths": (0.5, 1.0)},
+            {
+                (lora, prompt, seed)
+                for lora in ("e0001.safetensors", "e0002.safetensors")
+                for prompt in PROMPTS
+                for seed in (1, 2)
+            },
+        ),
     ],
     ids=[
         "new epoch",
@@ -82,7 +97,8 @@ def test_a_rerun_draws_nothing(checkpoints, painter, base, tmp_path: Path) -> No
         "new prompt first",
         "prompts reordered",
         "new seed",
-        "settings that change no picture",
+        "a setting that changes no picture",
+        "new strength",
     ],
 )
 def test_a_change_draws_just_what_is_new(
@@ -96,6 +112,63 @@ def test_a_change_draws_just_what_is_new(
     assert len(painter.pictures) == len(drawn)
     anew = draw_grids(checkpoints(reds), tmp_path / "anew", settings, base, prompts, painter)
     assert made.manifest.digest == anew.manifest.digest  # as if it had always been so
+
+
+def test_other_batches_draw_nothing_anew(checkpoints, painter, base, tmp_path: Path) -> None:
+    draw_grids(checkpoints([100]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
+    single = SETTINGS.model_copy(update={"batch_size": 1})
+    again = draw_grids(checkpoints([100]), tmp_path / "grids", single, base, PROMPTS, painter)
+    assert again.report.computed == 0
+    assert {row.data["batch"] for row in again.manifest.rows} == {3}  # as they were drawn
+
+
+def test_the_memo_keys_are_those_of_before_strengths(checkpoints, painter, base, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"strengths": (1.0, 0.5)})
+    made = draw_grids(checkpoints([100]), tmp_path / "grids", settings, base, PROMPTS, painter).manifest
+    lora = checkpoints([100]).row("0001").files["lora"].digest
+    inputs = [lora, PROMPTS[1], 2, "", 4, 3.0, 64, family("sd15").digest(base)]
+    assert made.row("e0001/p02/s0002").key == manifest.key_of(inputs, None, "1")
+    assert made.row("e0001/p02/s0002@0.5").key == manifest.key_of([*inputs, 0.5], None, "1")
+
+
+def test_strengths_are_drawn_one_after_the_other_and_the_base_once(checkpoints, painter, base, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"strengths": (1.0, 0.5)})
+    made = draw_grids(checkpoints([100]), tmp_path / "grids", settings, base, PROMPTS, painter).manifest
+    assert [row.id for row in made.rows if "/p01/" in row.id] == [
+        *("e0000/p01/s0001", "e0000/p01/s0002"),
+        *("e0001/p01/s0001", "e0001/p01/s0001@0.5", "e0001/p01/s0002", "e0001/p01/s0002@0.5"),
+    ]
+    assert [(lora, {one.strength for one in wanted}) for lora, wanted in painter.calls] == [
+        *[("base", {0.0})] * 2,
+        *[("e0001.safetensors", {1.0})] * 2,
+        *[("e0001.safetensors", {0.5})] * 2,
+    ]
+    reds = {
+        id: Image.open(made.path(made.row(id))).getpixel((0, 0))[0]
+        for id in ("e0000/p01/s0001", "e0001/p01/s0001@0.5", "e0001/p01/s0001")
+    }
+    assert list(reds.values()) == [200, 150, 100]
+
+
+def test_a_run_that_is_stopped_in_the_midst_goes_on_where_it_was(checkpoints, painter, base, tmp_path: Path) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def until_the_fourth_batch(lora, wanted):
+        if len(painter.calls) == 3:
+            raise Stopped
+        return painter(lora, wanted)
+
+    grids = tmp_path / "grids"
+    with pytest.raises(Stopped):
+        draw_grids(checkpoints([100, 90]), grids, SETTINGS, base, PROMPTS, until_the_fourth_batch)
+    done = painter.pictures
+    painter.calls.clear()
+    made = draw_grids(checkpoints([100, 90]), grids, SETTINGS, base, PROMPTS, painter)
+    assert (len(done), made.report.reused, made.report.computed) == (7, 7, 5)  # batches of 3 and 1
+    assert not set(done) & set(painter.pictures)
+    anew = draw_grids(checkpoints([100, 90]), tmp_path / "anew", SETTINGS, base, PROMPTS, painter)
+    assert made.manifest.digest == anew.manifest.digest
 
 
 @pytest.mark.parametrize(
@@ -194,6 +267,26 @@ def test_the_real_pipeline_puts_a_lora_on_and_takes_it_off(
     assert np.array_equal(drawn[1], drawn[3])
     for other in drawn[:1] + drawn[2:3]:
         assert np.abs(drawn[1] - other).mean() > 1
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_a_strength_is_set_without_loading_anything_anew(
+    tiny_base: BaseSettings, random_lora, tmp_path: Path, monkeypatch, texts
+) -> None:
+    lora = random_lora(tiny_base, tmp_path / "lora.safetensors", 1, texts=texts)
+    plug, opened = type(family("sd15")), []
+    for name in ("pipeline", "load_lora"):
+        true = getattr(plug, name)
+        monkeypatch.setattr(plug, name, lambda *given, name=name, true=true: (opened.append(name), true(*given))[1])
+    draw = through(tiny_base, SETTINGS)
+    base, full, half, none, again = (
+        np.asarray(draw(path, [Wanted(PROMPTS[0], 1, strength)])[0]).astype(int)
+        for path, strength in ((None, 0.0), (lora, 1.0), (lora, 0.5), (lora, 0.0), (lora, 1.0))
+    )
+    assert opened == ["pipeline", "load_lora"]
+    assert np.abs(none - base).max() <= 1
+    assert np.array_equal(again, full)
+    assert min(np.abs(half - base).mean(), np.abs(half - full).mean()) > 1
 
 
 def test_the_text_encoders_part_is_put_on_and_taken_off_too(

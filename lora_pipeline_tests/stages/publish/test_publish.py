@@ -489,6 +489,15 @@ def test_the_card_tells_everything(tiny_base, checkpoints, tmp_path: Path) -> No
     assert "recognising this person" in text
 
 
+def test_the_card_says_the_strength_that_a_sweep_recommends(tiny_base, checkpoints, tmp_path: Path) -> None:
+    for strength in ("", "at strength 0.8 the identity distance is 0.21"):
+        card = replace(CARD, strength=strength)
+        publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
+        text = (tmp_path / "out" / "README.md").read_text()
+        assert text.count("Recommended strength") == bool(strength)
+        assert strength in text
+
+
 def test_the_card_warns_where_a_warning_is_due(tiny_base, checkpoints, tmp_path: Path) -> None:
     publish(
         judged(tmp_path / "s", learned=False),

@@ -1,0 +1,104 @@
+"""The flow's part in grading: prompts of the settings' places, the page, and a picture drawn again by its id or file."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lora_pipeline import flow, manifest, subject
+from lora_pipeline.errors import PipelineError
+from lora_pipeline.records import Checkpoint, File, Row
+from lora_pipeline.settings import BaseSettings
+from lora_pipeline.store import Store, digest_file
+from lora_pipeline.subject import Subject
+
+GRADE = {
+    "prompts_file": "mine.txt",
+    "negative_prompt": "hats",
+    "seeds": [1],
+    "strengths": [0.5, 1],
+    "size_px": 64,
+    "sampling_steps": 2,
+    "batch_size": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def work(tiny_base: BaseSettings, random_lora, tmp_path_factory) -> flow.Work:
+    """A person with one checkpoint, drawn."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "photos").mkdir()
+    consent = {"given_by": "nobody", "given_on": "2026-01-01", "scope": "drawn"}
+    given = {"name": "ann", "kind": "person", "photos": home / "photos", "trigger": "ohwx", "class": "woman"}
+    settings = {"base": {"family": "sd15", "model": tiny_base.model}, "grade": GRADE}
+    store = Store(home / "data")
+    subject.new(
+        store, Subject.model_validate({**given, "recipe": "sd15_person", "consent": consent, "settings": settings})
+    )
+    (store.subject("ann") / "mine.txt").write_text("a photo of {trigger} {class}\n")
+    made = flow.work(store, "ann")
+    lora = random_lora(tiny_base, made.folder("fit") / "runs" / "one" / "e0001.safetensors", 1)
+    record = Checkpoint(1, "run", "set", loss=0.2, learning_rate=1e-4, images_seen=10)
+    files = {"lora": File("runs/one/e0001.safetensors", digest_file(lora))}
+    manifest.write(made.folder("fit"), [Row("0001", "key", data=record.data(), files=files)])
+    flow.draw(made)
+    return made
+
+
+def test_the_pictures_are_those_of_the_persons_file(work) -> None:
+    grids = work.made("grids")
+    assert [row.id for row in grids.kept] == ["e0000/p01/s0001", "e0001/p01/s0001", "e0001/p01/s0001@0.5"]
+    assert {(row.data["prompt"], row.data["negative_prompt"]) for row in grids.kept} == {
+        ("a photo of ohwx woman", "hats")
+    }
+    for file in ("grid.png", "by_prompt/p01.png", "index.html"):
+        assert (grids.folder / file).exists()
+    with manifest.planning():
+        flow.draw(work)  # nothing is left to do
+
+
+def test_a_lists_own_negative_prompt_is_drawn_away_from(work, tmp_path: Path) -> None:
+    own = {"prompts_file": "", "prompt_list": "portraits", "negative_prompt": "", "strengths": [1], "batch_size": 20}
+    settings = work.settings.changed({"grade": {**own, "sampling_steps": 1}}, "test")
+    portraits = flow.Work(Store(shutil.copytree(work.store.data, tmp_path / "data")), work.subject, settings)
+    rows = flow.draw(portraits).manifest.rows
+    assert len(rows) == 2 * 20
+    assert all("extra fingers" in row.data["negative_prompt"] for row in rows)
+    assert rows[0].data["prompt"].startswith("studio portrait of ohwx woman, facing the camera")
+
+
+def test_a_picture_is_drawn_again_by_its_id_or_by_a_copy_of_its_file(work, tmp_path: Path) -> None:
+    grids = work.made("grids")
+    assert flow.redraw(work, "e0001/p01/s0001@0.5").differing == 0
+    copy = shutil.copy(grids.path(grids.row("e0001/p01/s0001")), tmp_path / "from a mail.png")
+    shutil.move(
+        work.folder("fit") / "manifest.parquet", tmp_path / "gone"
+    )  # of an earlier run, whose file is still there
+    try:
+        assert flow.redraw(work, str(copy)).differing == 0
+    finally:
+        shutil.move(tmp_path / "gone", work.folder("fit") / "manifest.parquet")
+    assert not (grids.folder / "redrawn").exists()
+
+
+def test_what_comes_out_otherwise_is_kept_to_be_looked_at(work, tmp_path: Path) -> None:
+    from PIL import Image, PngImagePlugin
+
+    grids = work.made("grids")
+    with Image.open(grids.path(grids.row("e0000/p01/s0001"))) as picture:
+        told = PngImagePlugin.PngInfo()
+        told.add_itxt("lora_pipeline", picture.text["lora_pipeline"])
+        picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(tmp_path / "turned.png", pnginfo=told)
+    assert flow.redraw(work, str(tmp_path / "turned.png")).differing > 1000
+    assert (grids.folder / "redrawn" / "turned.png").exists()
+
+
+def test_what_is_not_there_is_told(work, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"no validation picture 'e0001/p01/s0002'.*did you mean e0001/p01/s0001"):
+        flow.redraw(work, "e0001/p01/s0002")
+    copy = shutil.copytree(work.store.data, tmp_path / "data")
+    lost = flow.Work(Store(copy), work.subject, work.settings)
+    for file in lost.folder("fit").rglob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(PipelineError, match="is in no run of ann any more"):
+        flow.redraw(lost, "e0001/p01/s0001")
