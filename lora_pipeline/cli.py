@@ -149,10 +149,10 @@ def status(name: str, home: Home = None) -> None:
     """What is fresh, what is stale and why, what each stage kept and dropped, which faces are unsure, what the pictures show and lack."""
     from lora_pipeline import flow
     from lora_pipeline import trigger as trigger_word
-    from lora_pipeline.summary import coverage, standing, unsettled
+    from lora_pipeline.summary import agreed, coverage, standing, unsettled
 
     work = flow.work(_store(home), name)
-    print(standing(flow.status(work)))
+    print(agreed(work), standing(flow.status(work)), sep="\n\n")
     if words := unsettled(work):
         print(f"\n{words}")
     if (seen := flow.coverage(work)).pictures:
@@ -214,9 +214,69 @@ def lineage(
     home: Home = None,
 ) -> None:
     """Which photos made this, or what this photo went into."""
+    from lora_pipeline import recall
     from lora_pipeline.lineage import ask
 
-    print("\n".join(ask(_store(home), name, of)))
+    store = _store(home)
+    told = "\n".join(ask(store, name, of))
+    called_back = [f"{folder}: {why}" for folder, why in recall.under(store.work(name, "fit").parent) if folder in told]
+    print("\n".join([told, *called_back]))
+
+
+@app.command()
+def forget(
+    name: Annotated[str, typer.Argument(help="The subject.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A photo; a person, by a face's id (photo#n) or a name in people.yaml; or nothing: the whole subject."
+        ),
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this it is only shown.")] = False,
+    home: Home = None,
+) -> None:
+    """Forget a photo, a person or a subject: shows what depends on it, and with --yes removes that and marks what was trained on it."""
+    import datetime
+
+    from lora_pipeline.forget import carry_out, plan
+
+    store = _store(home)
+    planned = plan(store, name, what)
+    print("\n".join(planned.lines()))
+    if not yes:
+        print(
+            "\nNothing was removed. With --yes it is done, and Dagster's log of this subject's runs goes too: it holds contact sheets."
+        )
+        return
+    from lora_pipeline.assets.launch import forget_runs
+
+    runs = forget_runs(store, name)
+    files = carry_out(store, planned, datetime.date.today())
+    print(f"\nDone: {files} files removed, {runs} runs taken out of Dagster's log.")
+
+
+@app.command()
+def release(
+    name: Annotated[str, typer.Argument(help="The subject.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder of ComfyUI, AUTOMATIC1111 or Forge, to lay the LoRA into.")
+    ] = None,
+    push_to_hub: Annotated[
+        str, typer.Option(help="user/repo on the Hugging Face hub, private. Needs the consent share_file.")
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="With --push-to-hub: for everybody to see.")] = False,
+    home: Home = None,
+) -> None:
+    """Bring what is released to where it is used."""
+    from lora_pipeline import flow
+
+    work = flow.work(_store(home), name)
+    if to is None and not push_to_hub:
+        raise SettingsError("release: say where to: --to FOLDER, --push-to-hub user/repo, or both")
+    if to is not None:
+        print("\n".join(f"{path}" for path in flow.place(work, to)))
+    if push_to_hub:
+        print(flow.push(work, push_to_hub, public))
 
 
 @app.command()

@@ -4,20 +4,21 @@ A notebook, a test, `status` and the Dagster assets all call these functions; an
 Each reads the manifests before it, calls one verb, and returns its outcome.
 """
 
+import datetime
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lora_pipeline import manifest, people, verdicts
+from lora_pipeline import consent, manifest, people, recall, verdicts
 from lora_pipeline.errors import PipelineError, SettingsError, SubjectError
 from lora_pipeline.families import give_back_memory
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.pictures import save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Example, Face, Photo, Quality, Score
+from lora_pipeline.records import Example, Face, Photo, Quality, Row, Score
 from lora_pipeline.settings import Settings
 from lora_pipeline.stages import collect as collecting
 from lora_pipeline.stages import conceal as concealing
@@ -71,7 +72,12 @@ def work(store: Store, name: str, progress: Progress = silent) -> Work:
 def collect(work: Work) -> Outcome:
     """The photo folder, or what stands in its place → `source_photos`."""
     return collecting.collect(
-        work.subject.origin, work.folder("collect"), work.settings.collect, work.progress, cropping.yaw_deg
+        work.subject.origin,
+        work.folder("collect"),
+        work.settings.collect,
+        work.progress,
+        cropping.yaw_deg,
+        recall.forgotten(work.store.subject(work.subject.name)),
     )
 
 
@@ -159,13 +165,10 @@ def _may_send(work: Work) -> None:
         raise SettingsError(
             f"describe.llm_address {settings.llm_address} is outside, and pictures and key would go there unencrypted: write https://"
         )
-    if subject.consent is None and subject.kind != "person":
-        return
-    if "outside_services" not in getattr(subject.consent, "uses", ()):
+    if wrong := consent.objection(subject, "outside_services"):
         raise SubjectError(
-            f"describe.captioner llm would send pictures of {subject.name} to {settings.llm_address}, and no consent that is recorded covers "
-            "outside services: if they agree, add outside_services to consent: uses in subject.yaml; or set describe.llm_address to a model "
-            "of your own (localhost, or a private address in numbers), or describe.captioner to another"
+            f"describe.captioner llm would send pictures of {subject.name} to {settings.llm_address}: {wrong}. Or set describe.llm_address to a "
+            "model of your own (localhost, or a private address in numbers), or describe.captioner to another"
         )
 
 
@@ -191,7 +194,9 @@ def pool(work: Work) -> list[encoding.Pooled]:
     others = [load(work.store, name) for name in names(work.store) if name != mine.name]
     return [
         encoding.Pooled(
-            other.name, manifest.read(work.store.work(other.name, "conceal")), refused=other.refuses_pool(mine)
+            other.name,
+            manifest.read(work.store.work(other.name, "conceal")),
+            refused=other.refuses_pool(mine) or consent.objection(other, "training"),
         )
         for other in others
         if (other.kind, other.class_word.casefold()) == (mine.kind, mine.class_word.casefold())
@@ -200,6 +205,7 @@ def pool(work: Work) -> list[encoding.Pooled]:
 
 def fit(work: Work, on_epoch: fitting.OnEpoch = fitting.to_nobody) -> Outcome:
     """`training_set` → `lora_checkpoints`. `on_epoch` hears of each epoch while it trains."""
+    _agreed(work)
     settings = work.settings
     prompt = work.subject.fill(settings.fit.sample_prompt)
     return fitting.fit(
@@ -224,7 +230,7 @@ def forecast(work: Work) -> fitting.Forecast | None:
     """What training would take, as `fit` would find things now; None if it is finished. A few steps may be tried.
 
     Raises:
-        SubjectError: a person has not agreed to be trained on.
+        SubjectError: a person has not agreed to be trained on, or not for so long.
         TrainingError, ModelError: what training would raise.
     """
     _agreed(work)
@@ -237,26 +243,30 @@ def forecast(work: Work) -> fitting.Forecast | None:
 
 
 def _agreed(work: Work) -> None:
-    subject = work.subject
-    if subject.kind == "person" and subject.consent is None:
-        raise SubjectError(
-            f"nothing of {subject.name} is trained, not even a step for a forecast: no consent is recorded"
-        )
+    if not manifest.is_planning():  # what would be done may be said
+        consent.refuse(work.subject, "training")
 
 
 def draw(work: Work) -> Outcome:
     """`lora_checkpoints` → `validation_grids`, all of them in one picture, those of each prompt in one, and the page to judge by."""
+    _agreed(work)
     folder, checkpoints, asked = work.folder("grids"), work.made("fit"), _asked(work)
     settings = work.settings.grade.model_copy(update={"negative_prompt": asked.negative})
-    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, asked.texts, progress=work.progress)
+    prompts = (*asked.texts, *_of_others(work))
+    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, prompts, progress=work.progress)
     grading.make_grid(outcome.manifest, checkpoints, folder)
     grading.make_prompt_grids(outcome.manifest, folder)
     _make_page(work, outcome.manifest)
     return outcome
 
 
+def _of_others(work: Work) -> tuple[str, ...]:
+    """The prompts of others of the class, filled in."""
+    return tuple(work.subject.fill(prompt) for prompt in work.settings.grade.other_prompts)
+
+
 def _asked(work: Work) -> grading.Prompts:
-    """The validation prompts, filled in."""
+    """The validation prompts of the subject, filled in."""
     subject = work.subject
     asked = grading.prompts_of(work.settings.grade, subject.kind, work.store.subject(subject.name))
     return replace(asked, texts=tuple(subject.fill(prompt) for prompt in asked.texts))
@@ -307,21 +317,31 @@ def _checkpoint_file(work: Work, digest: str) -> Path:
 
 def score(work: Work) -> Outcome:
     """`validation_grids` → `checkpoint_scores`. The face embedder is the one that `crop` knew the subject by."""
-    from lora_pipeline.models.faces import embedder, identity
+    from lora_pipeline.models.faces import face_reader, identity
 
-    grids, checkpoints, folder = work.made("grids"), work.made("fit"), work.folder("scores")
+    grids, checkpoints, folder, settings = work.made("grids"), work.made("fit"), work.folder("scores"), work.settings
+    held_out = _held_out(work)
+    subject, trained = _whose_faces(work, held_out)
+    embedders, judges = _scorers(settings)
     outcome = grading.score(
         grids,
         checkpoints,
         folder,
-        work.settings.grade,
-        cropping.subject_descriptors(work.folder("crop")),
-        embedder(work.settings.crop),
+        settings.grade,
+        subject,
+        face_reader(settings.crop),
         work.subject.kind,
         work.progress,
-        embedder=identity(work.settings.crop),
+        embedder=identity(settings.crop),
         pictures=work.made("conceal"),
+        others=_of_others(work),
+        held_out=held_out,
+        trained=trained,
+        held_out_losses=fitting.held_out_losses(checkpoints),
+        embedders=embedders,
+        judges=judges,
     )
+    grading.make_chart(outcome.manifest, folder)
     grading.make_grid(grids, checkpoints, folder, outcome.manifest)
     _make_page(work, grids, outcome.manifest)
     _sweep_strengths(work, grids, outcome.manifest)
@@ -332,17 +352,17 @@ def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
     """Where the chosen epoch was drawn at several strengths: which of them to recommend. Only faces say how near a picture comes."""
     import numpy as np
 
-    from lora_pipeline.models.faces import embedder, identity
+    from lora_pipeline.models.faces import face_reader, identity
 
     chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
     if work.subject.kind != "person" or not chosen:
         return
-    embed = embedder(work.settings.crop)
-    mean = np.asarray(cropping.subject_descriptors(work.folder("crop")), dtype=np.float64).mean(0)
+    read = face_reader(work.settings.crop)
+    mean = np.asarray(_whose_faces(work, _held_out(work))[0], dtype=np.float64).mean(0)
 
     def distance(picture: "Image") -> float | None:
-        found = embed(picture)
-        return None if found is None else float(np.linalg.norm(np.asarray(found, dtype=np.float64) - mean))
+        found = read(picture)
+        return None if found is None else float(np.linalg.norm(np.asarray(found.descriptor, dtype=np.float64) - mean))
 
     grading.sweep(
         grids,
@@ -356,8 +376,45 @@ def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
     )
 
 
+def _held_out(work: Work) -> set[str]:
+    """Photos that are kept aside for the held-out loss."""
+    learnt = fitting.without_held_out(work.made("encode"), work.settings.fit)
+    return {str(row.data["photo"]) for row in fitting.held_out(learnt).kept}
+
+
+def _whose_faces(work: Work, held_out: set[str]) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+    """Descriptors that epochs are measured by, and the subject's others: those of held-out photos and of the rest, if some are held out, else all and none."""
+    folder = work.folder("crop")
+    aside = cropping.subject_descriptors(folder, held_out) if held_out else []
+    rest = cropping.subject_descriptors(folder, set(cropping.decided_faces(folder)) - held_out)
+    return (aside, rest) if aside else (rest, [])
+
+
+def _scorers(settings: Settings) -> tuple[dict[str, grading.Embedder], list[grading.Judge]]:
+    """Embedders that the settings name, the surest of things first; judges of prompts: CLIP if it is named, and in the drawn world the reader
+    that was calibrated on it.
+    """
+    from lora_pipeline.models.clip import Clip
+    from lora_pipeline.models.dino import Dino
+
+    embedders: dict[str, grading.Embedder] = {}
+    judges: list[grading.Judge] = []
+    if settings.grade.dino_model:
+        embedders["DINOv2"] = Dino.open(settings.grade.dino_model)
+    if settings.grade.clip_model:
+        clip = Clip.open(settings.grade.clip_model)
+        embedders["CLIP-I"] = clip
+        judges.append(clip)
+    if settings.base.model == "bundled":
+        from lora_pipeline.demo.attributes import Attributes
+
+        judges.append(Attributes())
+    return embedders, judges
+
+
 def publish(work: Work) -> Outcome:
     """The chosen epoch → `released_lora`."""
+    _agreed(work)
     subject = work.subject
     photos = {row.id: Photo.of(row).digest for row in work.made("collect").kept}
     training_set = fitting.without_held_out(work.made("encode"), work.settings.fit)
@@ -370,7 +427,9 @@ def publish(work: Work) -> Outcome:
         kind=subject.kind,
         trigger=subject.trigger,
         class_word=subject.class_word,
-        consent=None if subject.consent is None else subject.consent.model_dump(mode="json", exclude_defaults=True),
+        consent=None
+        if subject.consent is None
+        else subject.consent.model_dump(mode="json", exclude_defaults=True, exclude={"document"}),
         settings=as_trained(work).settings.model_dump(
             mode="json", exclude={"forecast"}
         ),  # what the person pays is no part of it
@@ -380,6 +439,9 @@ def publish(work: Work) -> Outcome:
         | ({"regularisation pictures": beside} if beside else {}),
         examples=tuple(Example.of(row) for row in training_set.kept),
         strength="" if strength is None else strength.reason,
+        hidden=_hidden(work, {row.id for row in training_set.kept}),
+        may_show=not consent.objection(subject, "share_pictures"),
+        recalled=_recalled(work),
     )
     return publishing.publish(
         work.made("scores"),
@@ -389,7 +451,71 @@ def publish(work: Work) -> Outcome:
         work.settings.base,
         card,
         work.progress,
+        _of_the_subject(work),
     )
+
+
+def _of_the_subject(work: Work) -> Manifest:
+    """The validation pictures, without those of others of the class."""
+    grids, others = work.made("grids"), _of_others(work)
+    return replace(grids, rows=tuple(row for row in grids.rows if row.data.get("prompt") not in others))
+
+
+def _hidden(work: Work, trained_on: Collection[str]) -> publishing.Hidden | None:
+    """Other people's faces on the pictures that are trained on; None for a style, in which none is looked for."""
+    if work.subject.kind == "style":
+        return None
+    hidden = [int(str(row.data.get("hidden", 0))) for row in work.made("conceal").kept if row.id in trained_on]
+    return publishing.Hidden(sum(hidden), sum(map(bool, hidden)), work.settings.conceal.method)
+
+
+def _recalled(work: Work) -> str:
+    """Why the checkpoints of the run that stands now must not be used any more; empty if they may."""
+    made = work.made("fit")
+    told = recall.recalled(made.path(made.kept[-1], "lora").parent) if made.kept else None
+    return "" if told is None else told.in_words()
+
+
+def recalled_runs(work: Work) -> list[tuple[str, str]]:
+    """Folders of runs and of the release in which recalled files lie, and why these are."""
+    return recall.under(work.folder("fit").parent)
+
+
+def place(work: Work, tree: Path) -> list[Path]:
+    """Lay the released LoRA into the folder of ComfyUI, AUTOMATIC1111 or Forge, where the same person uses it; returns what lies there.
+
+    Raises:
+        SubjectError: the consent does not hold any more.
+        PipelineError: nothing is released, it is recalled, or the folder is none of theirs.
+    """
+    consent.refuse(work.subject, "training")
+    return publishing.place(_released(work), work.folder("publish"), tree, datetime.date.today())
+
+
+def push(work: Work, repo: str, public: bool) -> str:
+    """Put the released LoRA on the Hugging Face hub, and return its address there.
+
+    Raises:
+        SubjectError: the consent does not cover giving the LoRA to others (the hub is one), or showing the pictures on its card.
+        PipelineError: nothing is released, it is recalled, or the hub refuses it.
+    """
+    consent.refuse(work.subject, "share_file")
+    row = _released(work)
+    if "preview" in row.files:  # it was allowed when the card was written
+        consent.refuse(work.subject, "share_pictures")
+    return publishing.push(row, work.folder("publish"), repo, public, datetime.date.today())
+
+
+def _released(work: Work) -> Row:
+    made = work.made("publish")
+    if not made.kept:
+        raise PipelineError(f"nothing of {work.subject.name} is released yet: lora-pipeline run {work.subject.name}")
+    row, told = made.kept[0], recall.recalled(made.folder)
+    if told is not None and told.holds(file.digest for file in row.files.values()):
+        raise PipelineError(
+            f"the released LoRA is {told.in_words()}; run again, which trains without them: lora-pipeline run {work.subject.name}"
+        )
+    return row
 
 
 @dataclass(frozen=True)
@@ -439,7 +565,7 @@ def take(step: Step, work: Work, run: Callable[[Work], Outcome] | None = None) -
 
 
 def make_training_set(work: Work) -> None:
-    """Run the steps up to the training set and with it, so that training can be forecast. Raises SubjectError without consent."""
+    """Run the steps up to the training set and with it, so that training can be forecast. Raises SubjectError if no consent covers it."""
     _agreed(work)
     for step in STEPS[: [step.noun for step in STEPS].index("training_set") + 1]:
         take(step, work)

@@ -313,6 +313,50 @@ def refresh(
     return _outcome(folder, ordered, len(todo), reused, started)
 
 
+def rewrite(folder: Path, change: Callable[[Row], Row | None]) -> int:
+    """Change or remove rows in every table of a folder, also in those of a run that was cut off, and remove the files that no row names any more.
+
+    Args:
+        folder: a stage's; nothing happens where there is none.
+        change: the row as it shall stand, or None if it shall go.
+
+    Returns:
+        how many files were removed.
+
+    Raises:
+        PipelineError: a run is at work in the folder.
+    """
+    if not folder.is_dir():
+        return 0
+    with _alone(folder):
+        before: set[str] = set()
+        named: set[str] = set()
+        for table in [file.name.removesuffix(TABLE) for file in folder.glob(f"*{TABLE}")]:
+            rows = read(folder, table).rows
+            after = [new for row in rows if (new := change(row)) is not None]
+            before |= _files(rows)
+            named |= _files(after)
+            if tuple(after) != rows:
+                write(folder, after, table)
+        for journal in folder.glob(f"*.{JOURNAL}"):
+            rows = list(_read_journal(journal))
+            after = [new for row in rows if (new := change(row)) is not None]
+            before |= _files(rows)
+            named |= _files(after)
+            with whole(journal) as aside:
+                aside.write_text("".join(json.dumps(_as_json(row), default=_plain) + "\n" for row in after), "utf-8")
+        gone = [folder / path for path in before - named if (folder / path).exists()]
+        for path in gone:
+            path.unlink()
+        for cache in folder.glob(f"*.{DIGESTS}"):
+            DigestCache(cache).forget(gone)
+        return len(gone)
+
+
+def _files(rows: Iterable[Row]) -> set[str]:
+    return {file.path for row in rows for file in row.files.values()}
+
+
 def _outcome(folder: Path, rows: Iterable[Row], computed: int, reused: int, started: float) -> Outcome:
     ordered = tuple(sorted(rows, key=lambda row: row.id))
     states = [row.state for row in ordered]
@@ -408,8 +452,8 @@ def _read_journal(journal: Path) -> Iterator[Row]:
 
 def _sweep(folder: Path, name: str, known: Sequence[Row], rows: Sequence[Row], strays: bool) -> None:
     """Remove files of rows that are no more, half-written files, and strays: whole files of items in flight when a run was killed."""
-    named = {file.path for row in rows for file in row.files.values()}
-    gone = {file.path for row in known for file in row.files.values()} - named
+    named = _files(rows)
+    gone = _files(known) - named
     if strays:
         places = {folder / parent for path in named | gone if (parent := Path(path).parent) != Path()}
         there = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
@@ -419,7 +463,7 @@ def _sweep(folder: Path, name: str, known: Sequence[Row], rows: Sequence[Row], s
         journals = [file for file in folder.glob(f"*.{JOURNAL}") if file.name != f"{name}.{JOURNAL}"]
         others = [row for table in tables if table != name for row in read(folder, table).rows]
         others += [row for journal in journals for row in _read_journal(journal)]
-        gone -= {file.path for row in others for file in row.files.values()}
+        gone -= _files(others)
     for path in gone:
         (folder / path).unlink(missing_ok=True)
     for path in folder.rglob(f"*{ASIDE}*"):

@@ -73,6 +73,7 @@ def sd15_dreambooth() -> Settings:
         {
             "base": {"model": "SG161222/Realistic_Vision_V5.1_noVAE", "vae": "stabilityai/sd-vae-ft-mse"},
             "encode": {"repeats": 5, "regularisation_generated": 200, "prior_loss_weight": 1.0},
+            "grade": {"max_bleeding": 0.9},  # what the regularisation pictures are there to prevent
         },
         "sd15_dreambooth",
     )
@@ -89,7 +90,8 @@ def sd15_pet() -> Settings:
                     "a photo of {trigger} {class} on a beach",
                     "a photo of {trigger} {class} wearing a red hat",
                     "an oil painting of {trigger} {class}",
-                )
+                ),
+                "other_prompts": ("a photo of a {class}", "a photo of a {class} on a beach"),
             },
         },
         "sd15_pet",
@@ -110,7 +112,8 @@ def sd15_product() -> Settings:
                     "a photo of {trigger} {class} on a wooden table",
                     "a photo of {trigger} {class} in the snow",
                     "a photo of {trigger} {class} with a city in the background",
-                )
+                ),
+                "other_prompts": ("a photo of a {class}", "a photo of a {class} on a wooden table"),
             },
         },
         "sd15_product",
@@ -129,7 +132,8 @@ def sd15_style() -> Settings:
                     "a portrait of an old man, {trigger} {class}",
                     "a cat on a sofa, {trigger} {class}",
                     "a city street at night, {trigger} {class}",
-                )
+                ),
+                "other_prompts": ("a photo of a house by a lake", "a photo of an old man"),
             },
         },
         "sd15_style",
@@ -230,11 +234,12 @@ def bundled_person() -> Settings:
                 "{trigger} {class}, close portrait, facing the camera, wearing glasses, orange shirt, blue background",
                 "{trigger} {class}, medium shot, facing the camera, purple shirt, green background",
             ),
+            other_prompts=("{class}, close portrait, facing the camera, red shirt, blue background",),
             seeds=(1, 2),
             sampling_steps=20,
             guidance_scale=2.0,
             size_px=128,
-            batch_size=12,
+            batch_size=14,
         ),
     )
 
@@ -246,6 +251,7 @@ def bundled_pet() -> Settings:
             "crop": {"framings": ("whole",), "coverage": {}},
             "grade": {
                 "prompts": ("a photo of {trigger} {class}", "{trigger} {class}, white background"),
+                "other_prompts": ("a photo of a {class}",),
                 "seeds": (1, 2),
             },
         },

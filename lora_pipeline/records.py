@@ -6,7 +6,7 @@ Coordinates of boxes are pixels of the **upright photo** (EXIF turned, bars not 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 Value = None | bool | int | float | str | list[Any] | dict[str, Any]
 State = Literal["kept", "dropped", "failed"]
@@ -14,6 +14,8 @@ Box = tuple[int, int, int, int]
 Kind = Literal["person", "pet", "product", "style"]
 Framing = Literal["close", "medium", "full", "whole"]
 Whose = Literal["subject", "stranger", "unsure", "not_a_face"]
+Better = Literal["less", "more", "same"]
+About = Literal["likeness", "prompt", "memorising", "freedom", "drift", "damage"]
 KNOWN_ONLY = 0.0
 """Confidence of a face that the photo library knows and the detector did not find: every find of a detector's scores higher."""
 
@@ -284,6 +286,30 @@ class Checkpoint(Record):
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One number about an epoch's pictures, with what it is to be held against.
+
+    Args:
+        name: what was measured, such as `identity distance`; its unit stands where it is measured, in `stages/grade/`.
+        about: which question it answers.
+        better: whether `less` or `more` is better, or the `same` as the base model.
+        value: None if it could not be measured.
+        low, high: ends of its 95 % bootstrap interval; None under two pictures.
+        base: the same of the base model, the control.
+        ceiling: what the training photos reach among themselves, or what else bounds it; None if nothing does.
+    """
+
+    name: str
+    about: About
+    better: Better
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    base: float | None = None
+    ceiling: float | None = None
+
+
+@dataclass(frozen=True)
 class Score(Record):
     """What speaks for and against an epoch (0 is the base model without a LoRA).
 
@@ -295,6 +321,11 @@ class Score(Record):
         picture_distance: median distance of its pictures to the training pictures, for kinds without faces; None for a person.
         chosen: whether this is the epoch to release.
         reason: the sentence that says why, or why not.
+        measures: everything that was measured, likeness first.
+        vetoes: why it may not be chosen, a clause each.
+        runner_up: whether it would be chosen if the chosen one were not there.
+        picked: whether a person chose it (`grade.pick`).
+        advice: of the chosen epoch: whether to train on.
     """
 
     epoch: int
@@ -303,6 +334,18 @@ class Score(Record):
     picture_distance: float | None = None
     chosen: bool = False
     reason: str = ""
+    measures: tuple[Measure, ...] = ()
+    vetoes: tuple[str, ...] = ()
+    runner_up: bool = False
+    picked: bool = False
+    advice: str = ""
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """The score that a row holds. Raises TypeError if the row is of another kind."""
+        read = super().of(row)
+        told = cast("tuple[Measure | dict[str, Any], ...]", read.measures)
+        return replace(read, measures=tuple(Measure(**one) if isinstance(one, dict) else one for one in told))
 
 
 def _tupled(value: Any) -> Any:

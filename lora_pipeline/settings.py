@@ -977,6 +977,16 @@ class GradeSettings(Section):
             description="So many prompts more, made out of those there are by a grammar, always the same ones (0 to 200).",
         ),
     ] = 0
+    other_prompts: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=64,
+            description="Prompts of others of the class, without {trigger}: what they show should stay as the base model draws it (0 to 64).",
+        ),
+    ] = (
+        "a photo of a {class}, close portrait, facing the camera",
+        "a photo of a {class}, full body, on a beach",
+    )
     negative_prompt: Annotated[
         str, Field(description="What the pictures are drawn away from; empty is the unconditional prompt.")
     ] = ""
@@ -1011,6 +1021,70 @@ class GradeSettings(Section):
             description="A later epoch must be nearer to the subject by at least this distance to be preferred to an earlier one (0 to 1).",
         ),
     ] = 0.02
+    clip_model: Annotated[
+        str,
+        Field(
+            description="A CLIP (folder or hub id) that scores how pictures follow their prompts, and likeness; empty is none."
+        ),
+    ] = ""
+    dino_model: Annotated[
+        str, Field(description="A DINOv2 (folder or hub id) that scores the likeness of things; empty is none.")
+    ] = ""
+    max_copies: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="An epoch is vetoed if a greater share of its pictures are copies of training pictures; 1 vetoes none (0 to 1).",
+        ),
+    ] = 0.1
+    min_prompt_kept: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="An epoch is vetoed if it follows its prompts less than this share of how the base model does; 0 vetoes none (0 to 1).",
+        ),
+    ] = 0.85
+    max_bleeding: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="An epoch is vetoed if others, drawn without the trigger, went further of the way from the base model's to the subject than this; 1 vetoes none, as suits training without regularisation pictures (0 to 1).",
+        ),
+    ] = 1.0
+    max_drift: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="An epoch is vetoed if others, drawn without the trigger, are farther from the base model's than so many times what another seed changes; 0 vetoes none (0 to 100).",
+        ),
+    ] = 1.5
+    max_damage: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=100,
+            description="An epoch is vetoed if sharpness, noise or saturation are so many times the base model's or more, or so many times less (1 to 100).",
+        ),
+    ] = 2.0
+    pick: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="The epoch that a person has chosen, whatever the scores say; 0 leaves it to the rule (0 to 1000).",
+        ),
+    ] = 0
+
+    @model_validator(mode="after")
+    def _of_others(self) -> Self:
+        for prompt in self.other_prompts:
+            if "{trigger}" in prompt:
+                raise ValueError(f"other_prompts are of others than the subject, so without {{trigger}}: '{prompt}'")
+        return self
 
     @model_validator(mode="after")
     def _as_trained_among_them(self) -> Self:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +140,13 @@ class DigestCache:
         """SHA-256 of a file that was just written: read, since two writes within a tick of the clock have one time."""
         self._known.pop(str(path), None)
         return self.digest(path)
+
+    def forget(self, gone: Collection[Path]) -> None:
+        """Take files out of what is remembered, also of what is not asked for just now."""
+        names = {str(path) for path in gone}
+        if names & self._known.keys():
+            self._known = {path: entry for path, entry in self._known.items() if path not in names}
+            write_text(self.file, json.dumps(self._known))
 
     def save(self) -> None:
         """Remember what was asked for since this object was made, and forget the rest."""

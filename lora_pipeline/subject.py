@@ -4,7 +4,7 @@ import datetime
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
 import yaml
@@ -21,6 +21,10 @@ _HEAD = "# Who or what is trained. Keys: lora-pipeline settings; a caption by ha
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
+Use = Literal["training", "share_file", "share_pictures", "outside_services", "commercial"]
+"""What a person can agree to; `consent.py` decides by it."""
+
+
 class Consent(Section):
     """A person's word that their photos may be used for this."""
 
@@ -33,6 +37,34 @@ class Consent(Section):
         bool,
         Field(description="Whether they agreed that their pictures stand beside another subject's in its training."),
     ] = False
+    uses: Annotated[
+        tuple[Use, ...],
+        Field(
+            description="What they agreed to: training, share_file (the LoRA given to others), share_pictures (pictures drawn with it "
+            "shown to others), outside_services (photos sent to somebody else's computer), commercial (use for money)."
+        ),
+    ] = ("training",)
+    until: Annotated[
+        datetime.date | None,
+        Field(description="The last day on which it holds (YYYY-MM-DD); none: until it is withdrawn."),
+    ] = None
+    document: Annotated[
+        Path | None,
+        Field(description="The paper or file that they signed; a relative path is under the subject's folder."),
+    ] = None
+    document_sha256: Annotated[
+        str,
+        Field(
+            pattern=r"^([0-9a-f]{64})?$",
+            description="SHA-256 of the document, as `sha256sum` prints it (64 hexadecimal digits): if the document changes, the consent stops counting.",
+        ),
+    ] = ""
+
+    @model_validator(mode="after")
+    def _a_hash_of_something(self) -> Self:
+        if self.document_sha256 and self.document is None:
+            raise ValueError("document_sha256 is the hash of a document: name that too, as document")
+        return self
 
 
 class PhotoPrism(Section):
@@ -188,6 +220,9 @@ class Subject(Section):
         if self.source is not None and self.source.photoprism is not None:
             library = self.source.photoprism.placed(folder)
             changes["source"] = self.source.model_copy(update={"photoprism": library})
+        if self.consent is not None and self.consent.document is not None:
+            document = folder / self.consent.document.expanduser()
+            changes["consent"] = self.consent.model_copy(update={"document": document})
         return self.model_copy(update=changes)
 
     def whole_settings(self) -> Settings:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_pipeline import people, trigger
-from lora_pipeline.flow import STEPS, Standing, Work, unsure
+from lora_pipeline import consent, people, trigger
+from lora_pipeline.flow import STEPS, Standing, Work, recalled_runs, unsure
 from lora_pipeline.flow import faces as faces_of
 from lora_pipeline.manifest import Report
 from lora_pipeline.models.faces import terms
@@ -53,6 +53,8 @@ def _result(work: Work) -> list[str]:
                 f"identity distance to the subject: base model {base.identity_distance:.3f}, chosen LoRA {chosen.identity_distance:.3f}"
             )
         lines += [f"chosen: epoch {chosen.epoch}", f"why: {chosen.reason}"]
+        lines += [f"runner-up: epoch {score.epoch}" for score in scores if score.runner_up]
+        lines += [f"advice: {chosen.advice}"] if chosen.advice else []
     checkpoints, released = work.made("fit"), work.made("publish")
     lines.append(f"grid: {work.folder('scores') / 'grid.png'}")
     if checkpoints.kept:
@@ -80,6 +82,12 @@ def outlook(work: Work, forecast: Forecast | None) -> tuple[bool, str]:
         return True, f"{work.subject.name}: nothing is left to train, all {work.settings.fit.epochs} epochs are there"
     against = objections(forecast, work.settings.forecast, work.settings.fit)
     return not against, "\n".join([f"{work.subject.name}: {forecast.in_words(work.settings.forecast)}", *against])
+
+
+def agreed(work: Work) -> str:
+    """What is recorded of a subject's consent, and which files must not be used any more."""
+    lines = [f"consent: {consent.in_words(work.subject)}"]
+    return "\n".join([*lines, *(f"{folder}: {why}" for folder, why in recalled_runs(work))])
 
 
 def standing(standings: Sequence[Standing]) -> str:

@@ -57,6 +57,7 @@ def test_the_summary_tells_of_every_stage_and_of_what_came_out(first: str) -> No
         "identity distance to the subject: base model",
         "chosen: epoch",
         "why: ",
+        "advice: ",
         "grid: ",
         "loss curve: ",
         "forecast of training: ",

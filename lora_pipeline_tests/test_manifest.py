@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from lora_pipeline import manifest
 from lora_pipeline.errors import ModelError, PassingError, PhotoError, PipelineError
-from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, Stale, key_of, read, refresh
+from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, Stale, key_of, read, refresh, rewrite
 from lora_pipeline.records import File, Row
 from lora_pipeline.store import digest_bytes, digest_file, write_text
 
@@ -557,3 +557,33 @@ def test_reading_a_manifest_by_id_and_role(tmp_path: Path) -> None:
         told.path(told.row("a"), "mask")
     assert isinstance(told.frame(), pd.DataFrame)
     assert told.frame().iloc[0]["picture_path"] == "made/a.txt"
+
+
+def test_rows_are_taken_out_of_every_table_also_of_a_run_that_was_cut_off(tmp_path: Path) -> None:
+    run(tmp_path, items("a", "b"))
+    refresh(tmp_path, items("a"), write_upper, settings=None, code_version="1", name="other")
+    of_a, of_c = read(tmp_path).row("a").files["picture"], write_upper("c", tmp_path).files["picture"]
+    journal = [
+        {"id": "c", "files": {"picture": [of_c, digest_file(tmp_path / of_c)]}},
+        {"id": "stays", "files": {"picture": [of_a.path, of_a.digest]}},
+    ]
+    rest = {"key": "k", "state": "kept", "reason": "", "data": {}}
+    write_text(tmp_path / "manifest.journal.jsonl", "".join(f"{json.dumps(rest | row)}\n" for row in journal))
+    assert rewrite(tmp_path, lambda row: None if row.id in "abc" else row) == 2  # b's and c's: another row names a's
+    assert (read(tmp_path).rows, read(tmp_path, "other").rows) == ((), ())
+    assert [json.loads(line)["id"] for line in (tmp_path / "manifest.journal.jsonl").read_text().splitlines()] == [
+        "stays"
+    ]
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"a.txt"}
+    assert "b.txt" not in (tmp_path / "manifest.digests.json").read_text()
+    assert rewrite(tmp_path / "nothing", lambda _: None) == 0
+
+
+def test_rows_are_not_taken_out_beneath_a_run(tmp_path: Path) -> None:
+    def meanwhile(payload: str, folder: Path) -> Made:
+        with pytest.raises(PipelineError, match="another run is at work"):
+            rewrite(folder, lambda _: None)
+        return write_upper(payload, folder)
+
+    run(tmp_path, items("a"), meanwhile)
+    assert read(tmp_path).rows

@@ -64,6 +64,7 @@ def test_every_command_of_the_terminal_runs(tmp_path: Path) -> None:
         file.unlink()
     (tmp_path / "civitai.json").write_text(json.dumps({"params": {"maxTrainEpochs": 3, "clipSkip": 2}}))
     shutil.copytree(photos, tmp_path / "12_jx265 woman")
+    (tmp_path / "ComfyUI" / "models" / "loras").mkdir(parents=True)
     environment = {**os.environ, "LORA_PIPELINE_HOME": str(tmp_path)}
     for command in commands():
         if command in ELSEWHERE:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from lora_pipeline import flow, people, trigger
+from lora_pipeline import consent, flow, people, trigger
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import Work
 from lora_pipeline.manifest import Manifest
@@ -17,7 +17,13 @@ CONSENT = dg.AssetCheckSpec(
     "consent_recorded",
     asset="source_photos",
     blocking=True,
-    description="For a person, `subject.yaml` says who agreed.",
+    description="For a person, `subject.yaml` says who agreed, and that holds today.",
+)
+STILL_AGREED = dg.AssetCheckSpec(
+    "consent_still_holds",
+    asset="training_set",
+    blocking=True,
+    description="On the day on which training begins, the consent covers it and has not ended.",
 )
 ENOUGH = dg.AssetCheckSpec(
     "enough_photos", asset="curated_photos", blocking=True, description="As many kept photos as training needs."
@@ -87,23 +93,33 @@ LEARNED = dg.AssetCheckSpec(
 )
 
 
-def result(spec: dg.AssetCheckSpec, passed: bool, words: str) -> dg.AssetCheckResult:
+def result(spec: dg.AssetCheckSpec, passed: bool, words: str, **metadata: int) -> dg.AssetCheckResult:
     """A check's result, with a sentence. A blocking check that fails is an error, any other a warning."""
     severity = dg.AssetCheckSeverity.ERROR if spec.blocking else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
-        passed=passed, asset_key=spec.asset_key, check_name=spec.name, severity=severity, description=words
+        passed=passed,
+        asset_key=spec.asset_key,
+        check_name=spec.name,
+        severity=severity,
+        description=words,
+        metadata=metadata,
     )
 
 
 def consent_recorded(work: Work) -> dg.AssetCheckResult:
-    """A person has agreed."""
-    consent = work.subject.consent
-    if work.subject.kind != "person":
-        return result(CONSENT, True, f"a {work.subject.kind} needs none")
-    if consent is None:
-        words = f"no consent is recorded: add to {work.store.subject(work.subject.name) / 'subject.yaml'} who agreed (consent: given_by, given_on, scope)"
-        return result(CONSENT, False, words)
-    return result(CONSENT, True, f"{consent.given_by}, {consent.given_on}: {consent.scope}")
+    """A person has agreed, and it holds today."""
+    return _agreed(CONSENT, work)
+
+
+def consent_still_holds(work: Work) -> dg.AssetCheckResult:
+    """The same, at the last moment before it is trained."""
+    return _agreed(STILL_AGREED, work)
+
+
+def _agreed(spec: dg.AssetCheckSpec, work: Work) -> dg.AssetCheckResult:
+    left = None if work.subject.consent is None else consent.days_left(work.subject.consent)
+    good, words = not consent.objection(work.subject, "training"), consent.in_words(work.subject)
+    return result(spec, good, words, **({} if left is None else {"days_left": left}))
 
 
 def enough_photos(work: Work, made: Manifest) -> dg.AssetCheckResult:

@@ -3,7 +3,14 @@
 from collections import Counter
 from typing import Any
 
-from lora_pipeline.assets.checks import COMPLETE, WITHIN_LIMITS, set_complete, training_within_limits
+from lora_pipeline.assets.checks import (
+    COMPLETE,
+    STILL_AGREED,
+    WITHIN_LIMITS,
+    consent_still_holds,
+    set_complete,
+    training_within_limits,
+)
 from lora_pipeline.assets.report import table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
@@ -15,7 +22,7 @@ from lora_pipeline.stages.fit import without_held_out
 _WHOSE = {FOLDER: "a folder's", POOL: "other subjects'", GENERATED: "the base model's"}
 
 
-@stage("training_set", after=["blurred_set", "captions"], gpu=True, checks=[COMPLETE, WITHIN_LIMITS])
+@stage("training_set", after=["blurred_set", "captions"], gpu=True, checks=[COMPLETE, STILL_AGREED, WITHIN_LIMITS])
 def training_set(work: Work, outcome: Outcome) -> Shown:
     """Pictures and captions as the trainer takes them: buckets, repeats, cached latents and text embeddings."""
     examples = [Example.of(row) for row in outcome.manifest.kept]
@@ -27,7 +34,8 @@ def training_set(work: Work, outcome: Outcome) -> Shown:
         "photos": len({example.photo for example in examples if not example.regularisation}),
         **_beside(work, outcome),
     }
-    return shown, [set_complete(work.made("describe"), outcome.manifest), training_within_limits(work)]
+    complete = set_complete(work.made("describe"), outcome.manifest)
+    return shown, [complete, consent_still_holds(work), training_within_limits(work)]
 
 
 def _beside(work: Work, outcome: Outcome) -> dict[str, Any]:

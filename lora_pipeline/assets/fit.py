@@ -88,6 +88,8 @@ def lora_checkpoints(work: Work, outcome: Outcome) -> Shown:
     columns = ("epoch", "loss", "learning rate", "images seen", "file")
     rows = [_line(made, row, checkpoint) for row, checkpoint in epochs]
     shown: dict[str, Any] = {"epochs": table(columns, rows)}
+    if called_back := flow.recalled_runs(work):
+        shown["recalled runs"] = table(("folder", "why"), called_back)
     if (trained := flow.as_trained(work).settings.fit) != work.settings.fit:
         shown["memory did not suffice"] = f"at {at(work.settings.fit)}: trained at {at(trained)}"
     if epochs:

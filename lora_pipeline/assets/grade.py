@@ -1,5 +1,6 @@
 """`validation_grids` and `checkpoint_scores`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -9,7 +10,7 @@ from lora_pipeline.assets.report import picture, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import read
-from lora_pipeline.records import Score
+from lora_pipeline.records import Measure, Score
 from lora_pipeline.stages.grade import STRENGTHS, Strength
 
 
@@ -36,24 +37,19 @@ def _page(work: Work) -> dict[str, Any]:
 
 @stage("checkpoint_scores", after=["validation_grids", "lora_checkpoints", "face_crops"], checks=[LEARNED])
 def checkpoint_scores(work: Work, outcome: Outcome) -> Shown:
-    """How near each epoch comes to the subject, and which one is chosen, with the reason."""
+    """What speaks for and against each epoch (likeness, prompts, copies, freedom, drift, damage), and which one is chosen, with the reason."""
     scores = [Score.of(row) for row in outcome.manifest.kept]
-    rows = [
-        (
-            score.epoch or "base",
-            _number(score.identity_distance),
-            f"{score.faces_found:.0%}",
-            "✓" if score.chosen else "",
-            score.reason,
-        )
-        for score in scores
-    ]
-    chosen = [score for score in scores if score.chosen]
+    decisions = [(score.epoch or "base", _role(score), "; ".join(score.vetoes), score.reason) for score in scores]
     shown: dict[str, object] = {
-        "scores": table(("epoch", "identity distance", "faces found", "chosen", "reason"), rows)
+        "chart": picture(outcome.manifest.folder / "chart.png", "distance to the subject by epoch"),
+        "decisions": table(("epoch", "chosen", "vetoes", "reason"), decisions),
+        "scores": _measures(scores),
     }
-    if chosen:
-        shown |= {"chosen epoch": chosen[0].epoch, "reason": chosen[0].reason}
+    for score in scores:
+        if score.chosen:
+            shown |= {"chosen epoch": score.epoch, "reason": score.reason, "advice": score.advice}
+        if score.runner_up:
+            shown["runner-up"] = score.epoch
     return {**shown, **_strengths(work), **_page(work)}, [learned(outcome.manifest)]
 
 
@@ -65,7 +61,7 @@ def _strengths(work: Work) -> dict[str, Any]:
     rows = [
         (
             one.strength or "base",
-            _number(one.identity_distance),
+            "" if one.identity_distance is None else f"{one.identity_distance:.3f}",
             f"{one.faces_found:.0%}",
             "✓" if one.recommended else "",
         )
@@ -78,5 +74,32 @@ def _strengths(work: Work) -> dict[str, Any]:
     }
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _role(score: Score) -> str:
+    if score.chosen:
+        return "✓ picked by a person" if score.picked else "✓"
+    return "runner-up" if score.runner_up else ""
+
+
+def _measures(scores: Sequence[Score]) -> dg.TableMetadataValue:
+    """A row a measure, a column an epoch: the value and its 95 % interval; which way is better, and what bounds it, in between."""
+    arrows = {"less": "↓ less", "more": "↑ more", "same": "= as the base model"}
+    columns = ["about", "measure", "better", *("base model" if score.epoch == 0 else f"epoch {score.epoch}" for score in scores), "ceiling"]  # fmt: skip
+    by_name = [{measure.name: measure for measure in score.measures} for score in scores]
+    rows = [
+        (
+            one.about,
+            one.name,
+            arrows[one.better],
+            *(_told(measures.get(one.name)) for measures in by_name),
+            "" if one.ceiling is None else f"{one.ceiling:.3g}",
+        )
+        for one in (scores[-1].measures if scores else ())
+    ]
+    return table(columns, rows)
+
+
+def _told(measure: Measure | None) -> str:
+    if measure is None or measure.value is None:
+        return ""
+    between = "" if measure.low is None else f" ({measure.low:.3g} to {measure.high:.3g})"
+    return f"{measure.value:.3g}{between}"

@@ -1,9 +1,11 @@
 """Starting Dagster: one run in this process for the terminal, or the UI with its daemon."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ import dagster as dg
 
 from lora_pipeline.assets.partitions import register
 from lora_pipeline.assets.sensors import JOB
+from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import STEPS
 from lora_pipeline.manifest import Report
 from lora_pipeline.store import Store, whole
@@ -108,6 +111,33 @@ def _free_slots_of_the_dead(instance: dg.DagsterInstance) -> None:
         if host == socket.gethostname() and not Path(f"/proc/{pid}").exists():
             instance.report_run_failed(going, "the terminal's process that ran this is gone")
             instance.event_log_storage.free_concurrency_slots_for_run(going.run_id)
+
+
+def forget_runs(store: Store, name: str) -> int:
+    """Delete a subject's runs from Dagster's log, whose contact sheets show its photos; returns how many there were.
+
+    Raises PipelineError if one is still going on. Where Dagster was never started, there is nothing to do.
+    """
+    if not (store.data / "work" / ".dagster").is_dir():
+        return 0
+    home = dagster_home(store)
+    with dg.DagsterInstance.get() as instance:
+        _free_slots_of_the_dead(instance)
+        runs = instance.get_runs(filters=dg.RunsFilter(tags={"dagster/partition": name}))
+        if any(not run.is_finished for run in runs):
+            raise PipelineError(f"a run of {name} is going on: end it in the UI, or wait for it, and forget then")
+        for run in runs:
+            instance.compute_log_manager.delete_logs(prefix=[run.run_id])
+            instance.delete_run(run.run_id)
+        _vacuum(home)
+        return len(runs)
+
+
+def _vacuum(folder: Path) -> None:
+    """Give back the pages of what was deleted: until then SQLite keeps their bytes. Other databases see to that themselves."""
+    for file in folder.rglob("*.db"):
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("VACUUM")
 
 
 def ui(store: Store, port: int) -> int:

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import dagster as dg
 
-from lora_pipeline import flow, people, subject, verdicts
+from lora_pipeline import flow, people, recall, subject, verdicts
 from lora_pipeline.assets.partitions import register
 from lora_pipeline.assets.resources import House
 from lora_pipeline.errors import PipelineError
@@ -77,7 +77,8 @@ def nightly(context: dg.ScheduleEvaluationContext, house: House) -> Iterator[dg.
 
 
 def watched(store: Store, name: str) -> list[Path]:
-    """The files whose change rebuilds a subject: photos, captions by hand, subject.yaml, what a person decided of photos and faces. Raises SubjectError.
+    """The files whose change rebuilds a subject: photos, captions by hand, subject.yaml, what a person decided of photos and faces, what is
+    forgotten. Raises SubjectError.
 
     A photo library is not asked at each tick whether anything changed in it: `nightly` does that.
     """
@@ -89,7 +90,7 @@ def watched(store: Store, name: str) -> list[Path]:
         photos = [its.origin]
     else:
         photos = [found.path for found in find(its.origin, its.whole_settings().collect.subfolders)]
-    decided = [folder / subject.FILE, folder / verdicts.FILE, folder / people.FILE]
+    decided = [folder / file for file in (subject.FILE, verdicts.FILE, people.FILE, recall.FORGOTTEN)]
     return sorted([*photos, *folder.glob("captions/**/*.txt"), *(file for file in decided if file.exists())])
 
 

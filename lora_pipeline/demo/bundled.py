@@ -1,10 +1,11 @@
 """The bundled subject, made where a person would have put theirs."""
 
 import datetime
+from typing import get_args
 
 from lora_pipeline.demo.photos import draw_subject_photos
 from lora_pipeline.store import Store
-from lora_pipeline.subject import FILE, Consent, Subject, new
+from lora_pipeline.subject import FILE, Consent, Subject, Use, new
 
 NAME = "demo"
 
@@ -17,7 +18,10 @@ def bundle(store: Store) -> str:
         photos.mkdir(parents=True, exist_ok=True)
         draw_subject_photos(photos)
         consent = Consent(
-            given_by="nobody", given_on=datetime.date(2026, 1, 1), scope="the person is drawn and does not exist"
+            given_by="nobody",
+            given_on=datetime.date(2026, 1, 1),
+            scope="the person is drawn and does not exist",
+            uses=get_args(Use),
         )
         subject = Subject.model_validate(
             {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Points = tuple[tuple[float, float], ...]
 
 EMBEDDED_PX = 512
-"""Long side at which `embedder` looks for the one face of a small picture."""
+"""Long side at which `face_reader` looks for the one face of a small picture."""
 
 FACES_VERSION = "1"
 """Raised by hand when the code in this folder finds or describes faces differently."""
@@ -95,15 +95,30 @@ def terms(settings: CropSettings) -> list[str]:
     return told + ([dlib_faces.TERMS] if settings.head_pose else [])
 
 
-def embedder(settings: CropSettings) -> "Callable[[Image], tuple[float, ...] | None]":
-    """A function that says whose the largest face in a picture is: its descriptor, or None where no face is found.
+@dataclass(frozen=True)
+class SeenFaces:
+    """The faces of one picture.
+
+    Args:
+        count: how many were found.
+        height: of the largest one's box, as a share of the picture's height, 0 to 1.
+        descriptor: whose the largest one is; see `FaceDetector.describe`.
+    """
+
+    count: int
+    height: float
+    descriptor: tuple[float, ...]
+
+
+def face_reader(settings: CropSettings) -> "Callable[[Image], SeenFaces | None]":
+    """A function that says how many faces a picture has and whose the largest is, or None where no face is found.
 
     Small pictures (validation pictures, crops) are enlarged to `EMBEDDED_PX` first, whatever `search_px` is: the detectors see
     no face under 80 px. Raises ModelError as `open_detector` does.
     """
     detector = open_detector(settings)
 
-    def embed(picture: "Image") -> tuple[float, ...] | None:
+    def read(picture: "Image") -> SeenFaces | None:
         from PIL import Image
 
         enlarged = EMBEDDED_PX / max(picture.size)
@@ -114,9 +129,10 @@ def embedder(settings: CropSettings) -> "Callable[[Image], tuple[float, ...] | N
         if not found:
             return None
         largest = max(found, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
-        return detector.describe(picture, largest)
+        height = (largest.box[3] - largest.box[1]) / picture.height
+        return SeenFaces(len(found), height, detector.describe(picture, largest))
 
-    return embed
+    return read
 
 
 def identity(settings: CropSettings) -> str:

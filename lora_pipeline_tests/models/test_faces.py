@@ -9,7 +9,7 @@ import pytest
 from lora_pipeline.demo.world import Identity, Scene, draw, random_identity
 from lora_pipeline.errors import ModelError
 from lora_pipeline.models.dlib_faces import CNN, LANDMARKS, cut_to, merged, model_file
-from lora_pipeline.models.faces import FaceDetector, embedder, identity, open_detector
+from lora_pipeline.models.faces import FaceDetector, face_reader, identity, open_detector
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.framing import iou
 
@@ -75,15 +75,17 @@ def test_a_descriptor_knows_the_same_person_again(detector: FaceDetector, people
     assert np.linalg.norm(first - again) < 0.35 < np.linalg.norm(first - other)
 
 
-def test_the_embedder_sees_the_largest_face_of_a_small_picture(people: tuple[Identity, Identity]) -> None:
-    embed = embedder(CropSettings())
+def test_the_reader_sees_the_largest_face_of_a_small_picture(people: tuple[Identity, Identity]) -> None:
+    read = face_reader(CropSettings())
     both = draw(people[0], replace(SCENE, others=(people[1],), size_px=(192, 144))).picture
     alone = draw(people[0], Scene("close", size_px=(128, 128))).picture
-    seen, known = embed(both), embed(alone)
+    seen, known = read(both), read(alone)
     assert seen is not None
     assert known is not None
-    assert np.linalg.norm(np.array(seen) - np.array(known)) < 0.45
-    assert embed(alone.crop((0, 0, 30, 30))) is None
+    assert np.linalg.norm(np.array(seen.descriptor) - np.array(known.descriptor)) < 0.45
+    assert (seen.count, known.count) == (2, 1)
+    assert seen.height < 0.4 < known.height < 1
+    assert read(alone.crop((0, 0, 30, 30))) is None
 
 
 def test_equal_detectors_have_equal_identities_and_others_do_not() -> None:

@@ -3,7 +3,7 @@
 A file a source (`folder`, `archive`, `video`, `photoprism`, `immich`); each says what is there, in the words of `found`.
 """
 
-from lora_pipeline.stages.collect.collect import CODE_VERSION, collect
+from lora_pipeline.stages.collect.collect import CODE_VERSION, FORGOTTEN, collect
 from lora_pipeline.stages.collect.folder import find
 
-__all__ = ["CODE_VERSION", "collect", "find"]
+__all__ = ["CODE_VERSION", "FORGOTTEN", "collect", "find"]

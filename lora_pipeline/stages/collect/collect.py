@@ -1,13 +1,14 @@
 """Every photo of a source, opened once: what it is, and a thumbnail."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora_pipeline.errors import PhotoError
-from lora_pipeline.manifest import Item, Made, Outcome, is_planning, key_of, refresh
+from lora_pipeline.manifest import Item, Made, Outcome, is_planning, key_of, read, refresh
 from lora_pipeline.pictures import open_photo, save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Photo
+from lora_pipeline.records import Photo, Row
 from lora_pipeline.settings import CollectSettings
 from lora_pipeline.stages.collect import archive, folder, immich, photoprism, video
 from lora_pipeline.stages.collect.found import Found, in_pixels
@@ -18,6 +19,7 @@ CODE_VERSION = "2"
 THUMBNAIL_PX = 320
 SOURCES = "sources.digests.json"
 FETCHED = "originals"
+FORGOTTEN = "forgotten"  # how the reason of a photo that must stay out begins
 
 
 def collect(
@@ -26,6 +28,7 @@ def collect(
     settings: CollectSettings,
     progress: Progress = silent,
     yaw_of: video.YawOf | None = None,
+    forgotten: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Make a row of each photo of a source, which is only ever read.
 
@@ -35,6 +38,7 @@ def collect(
         settings: which files are photos.
         progress: told after each photo.
         yaw_of: how far a head with these landmarks is turned (degrees), to tell a video's frames by.
+        forgotten: SHA-256 of photos that must stay out, whatever they are called now → the day on which they were forgotten.
 
     Returns:
         Rows by path within `photos`, each a `Photo` with a `thumbnail` (JPEG, long side at most 320 px, upright, no
@@ -46,16 +50,21 @@ def collect(
         SourceError: the same of any other source.
     """
     digests = DigestCache(into / SOURCES)
+    forgotten = forgotten or {}
     items: list[Item[_Job]] = []
-    for photo in _find(photos, into, settings, digests, yaw_of, progress):
+    found = _find(photos, into, settings, digests, yaw_of, progress)
+    before = {row.id: row for row in read(into).rows} if any(photo.version for photo in found) else {}
+    for photo in found:
         content, problem = _content(photo, digests)
         # Of the settings only the limit can change a row; the others decide which rows there are.
         told = [problem, photo.state, str(photo.path), list(photo.tags), [list(face) for face in photo.faces]]
+        if changed := _forgotten_since(photo, content, before.get(photo.id), forgotten):
+            told.append(changed)
         items.append(
             Item(
                 photo.id,
                 [content, *told, settings.max_megapixels],
-                _Job(photo, content, problem, settings.max_megapixels),
+                _Job(photo, content, problem, settings.max_megapixels, forgotten),
             )
         )
     if not is_planning():
@@ -98,6 +107,7 @@ class _Job:
     content: str
     problem: str
     max_megapixels: float
+    forgotten: Mapping[str, str]
 
 
 def _content(photo: Found, digests: DigestCache) -> tuple[str, str]:
@@ -112,6 +122,16 @@ def _content(photo: Found, digests: DigestCache) -> tuple[str, str]:
         return "", f"the file cannot be read: {error.strerror}"
 
 
+def _forgotten_since(photo: Found, content: str, before: Row | None, forgotten: Mapping[str, str]) -> str:
+    """What else a photo's key holds where what is forgotten has changed. What is in a photo that is fetched is known by the row that it has."""
+    if not photo.version:
+        return FORGOTTEN if content in forgotten else ""
+    if before is None:
+        return ""
+    is_out = str(before.data.get("digest", "")) in forgotten
+    return "" if before.reason.startswith(FORGOTTEN) == is_out else f"{FORGOTTEN}: {is_out}"
+
+
 def _photo(job: _Job, into: Path) -> Made:
     found = job.photo
     if job.problem:
@@ -120,10 +140,14 @@ def _photo(job: _Job, into: Path) -> Made:
         return Made(state=found.state, reason=job.problem)
     if found.fetch:
         found.fetch(found.path)
+    digest = digest_file(found.path) if found.version else job.content
+    if digest in job.forgotten:
+        if found.fetch:
+            found.path.unlink()
+        return Made({"digest": digest}, state="dropped", reason=f"{FORGOTTEN} on {job.forgotten[digest]}")
     opened = open_photo(found.path, job.max_megapixels)
     width, height = opened.picture.size
     faces = [box for face in found.faces if (box := in_pixels(face, width, height))]
-    digest = digest_file(found.path) if found.version else job.content
     photo = Photo(str(found.path), digest, width, height, opened.format, opened.taken, found.tags, tuple(faces))
     thumbnail = opened.picture.copy()
     thumbnail.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))

@@ -1,6 +1,6 @@
 """Whose face is which: the subject's, a stranger's, or too unsure to say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -212,11 +212,13 @@ def decided_faces(folder: Path) -> dict[str, tuple[Face, ...]]:
     return {row.id: faces_of(row) for row in read(folder, DECIDED).rows}
 
 
-def subject_descriptors(folder: Path) -> list[tuple[float, ...]]:
-    """Descriptors of all faces that are the subject's, in order of the photos' ids, but for those that the detector did not find."""
+def subject_descriptors(folder: Path, photos: Collection[str] | None = None) -> list[tuple[float, ...]]:
+    """Descriptors of all faces that are the subject's (in some photos only, if ids are given), in order of the photos' ids, but for those
+    that the detector did not find.
+    """
     return [
         face.descriptor
-        for _, found in sorted(decided_faces(folder).items())
+        for photo, found in sorted(decided_faces(folder).items())
         for face in found
-        if face.whose == "subject" and face.confidence != KNOWN_ONLY
+        if face.whose == "subject" and face.confidence != KNOWN_ONLY and (photos is None or photo in photos)
     ]

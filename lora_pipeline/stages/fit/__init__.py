@@ -7,6 +7,7 @@ read it (`run.py`), in a process of its own (`process.py`).
 from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, as_trained, fit, to_nobody
 from lora_pipeline.stages.fit.forecast import FORECAST, Compared, Forecast, compare, forecast, objections
 from lora_pipeline.stages.fit.held_out import held_out, without_held_out
+from lora_pipeline.stages.fit.job import held_out_losses
 from lora_pipeline.stages.fit.memory import at
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
@@ -27,6 +28,7 @@ __all__ = [
     "fit",
     "forecast",
     "held_out",
+    "held_out_losses",
     "objections",
     "plot_losses",
     "to_nobody",

@@ -117,6 +117,21 @@ def epochs_in(file: Path) -> list[EpochReport]:
     return whole
 
 
+def held_out_losses(checkpoints: Manifest) -> dict[int, tuple[float, float]]:
+    """By epoch, the loss on the photos that were kept aside and that of the base model; empty if none were, or the run's reports have gone.
+
+    Args:
+        checkpoints: what `fit` gave.
+    """
+    runs = {checkpoints.path(row, "lora").parent for row in checkpoints.kept}
+    reports = [report for run in sorted(runs) for report in epochs_told_in(run / "epochs.jsonl")]
+    return {
+        report.epoch: (report.held_out_loss, report.base_held_out_loss)
+        for report in reports
+        if report.held_out_loss is not None and report.base_held_out_loss is not None
+    }
+
+
 def _reports_in(file: Path) -> Iterator[StepReport | EpochReport]:
     if not file.exists():
         return

@@ -1,19 +1,20 @@
 """grade: checkpoints × prompts × seeds → pictures, a labelled grid, scores with reasons, and the chosen epoch.
 
-Two callables stand for all models: `draw` makes pictures, `embed` says whose face is in one. Everything here can be run with
-others in their place. `draw_grids` and `score` each have a folder, whose table is their manifest; beside it lie what `make_grid`
-and `make_prompt_grids` laid out (`grid`, `by_prompt`), the page to judge by (`page`), what was seen in each picture (`embedded`, `looks`,
-`by_strength`), and what each strength comes to (`strength`).
+Callables and protocols stand for all models: `draw` makes pictures, `ReadFaces` says whose face is in one, an `Embedder` what it shows, a `Judge`
+how it agrees with its prompt. Everything here can be run with others in their place. `draw_grids` and `score` each have a folder, whose table is
+their manifest; beside it lie what `make_grid` and `make_prompt_grids` laid out (`grid`, `by_prompt`), the page to judge by (`page`), the chart, what
+was seen in each picture (`see`, `by_strength`), and what each strength comes to (`strength`).
 """
 
 from lora_pipeline.stages.grade.draw import CODE_VERSION, Draw, Drawn, Wanted, draw_grids
 from lora_pipeline.stages.grade.grid import make_grid, make_prompt_grids
 from lora_pipeline.stages.grade.looks import look
 from lora_pipeline.stages.grade.page import make_page
-from lora_pipeline.stages.grade.plot import scores_plot
+from lora_pipeline.stages.grade.plot import make_chart
 from lora_pipeline.stages.grade.prompts import Prompts, prompts_of, read_prompts, varied
 from lora_pipeline.stages.grade.redraw import Redrawn, read_told, redraw
-from lora_pipeline.stages.grade.score import Embed, score
+from lora_pipeline.stages.grade.score import score
+from lora_pipeline.stages.grade.see import Embedder, Judge, ReadFaces
 from lora_pipeline.stages.grade.strength import TABLE as STRENGTHS
 from lora_pipeline.stages.grade.strength import Strength, recommend_strength, recommended, sweep
 
@@ -22,13 +23,16 @@ __all__ = [
     "STRENGTHS",
     "Draw",
     "Drawn",
-    "Embed",
+    "Embedder",
+    "Judge",
     "Prompts",
+    "ReadFaces",
     "Redrawn",
     "Strength",
     "Wanted",
     "draw_grids",
     "look",
+    "make_chart",
     "make_grid",
     "make_page",
     "make_prompt_grids",
@@ -39,7 +43,6 @@ __all__ = [
     "recommended",
     "redraw",
     "score",
-    "scores_plot",
     "sweep",
     "varied",
 ]

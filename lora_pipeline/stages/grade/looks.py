@@ -1,5 +1,6 @@
 """How a picture looks as a whole, measured without a model: for subjects without a face."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,5 +46,12 @@ def look(picture: "Image") -> tuple[float, ...]:
 
 def look_distance(a: "tuple[float, ...]", b: "tuple[float, ...]") -> float:
     """Half the sum of absolute differences, of colours and of edges, each 0 to 1, averaged: 0 is the same look, 1 nothing in common."""
-    parts = (slice(0, _LEVELS**3), slice(_LEVELS**3, None))
-    return sum(sum(abs(x - y) for x, y in zip(a[part], b[part], strict=True)) / 2 for part in parts) / len(parts)
+    return look_distances(a, [b])[0]
+
+
+def look_distances(one: "tuple[float, ...]", others: Sequence["tuple[float, ...]"]) -> list[float]:
+    """`look_distance` of one look to many."""
+    import numpy as np
+
+    apart = np.abs(np.asarray(others, dtype=np.float64) - np.asarray(one)) / 2
+    return ((apart[:, : _LEVELS**3].sum(1) + apart[:, _LEVELS**3 :].sum(1)) / 2).tolist()

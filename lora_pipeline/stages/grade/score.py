@@ -1,30 +1,27 @@
-"""Scores: how near each epoch's pictures come to the subject, and which epoch to release."""
+"""Scores: what speaks for and against each epoch's pictures, and which epoch to release."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
-from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, Kind, Row, Score
 from lora_pipeline.settings import GradeSettings
+from lora_pipeline.stages.grade.advice import advice
 from lora_pipeline.stages.grade.choose import Verdict, choose
-from lora_pipeline.stages.grade.looks import LOOK_VERSION, look, look_distance
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from lora_pipeline.stages.grade.damage import damage
+from lora_pipeline.stages.grade.drift import drift
+from lora_pipeline.stages.grade.freedom import freedom
+from lora_pipeline.stages.grade.likeness import Yardstick, likeness
+from lora_pipeline.stages.grade.memorising import memorising, nearest_among
+from lora_pipeline.stages.grade.prompt import prompt_followed
+from lora_pipeline.stages.grade.see import Embedder, Eyes, Judge, ReadFaces, see
+from lora_pipeline.stages.grade.seen import Seen, Vector
+from lora_pipeline.stages.grade.veto import vetoes
 
 CODE_VERSION = "1"
-EMBEDDED = "embedded"
-LOOKS = "looks"
-
-Descriptor = Sequence[float]
-Embed = Callable[["Image"], "Descriptor | None"]
-"""Whose face is in a picture: a descriptor, or None where no face is found. Near descriptors (Euclidean) are one person."""
 
 
 def score(
@@ -32,73 +29,109 @@ def score(
     checkpoints: Manifest,
     folder: Path,
     settings: GradeSettings,
-    subject: Sequence[Descriptor],
-    embed: Embed,
+    subject: Sequence[Vector],
+    embed: ReadFaces,
     kind: Kind,
     progress: Progress = silent,
     *,
     embedder: str = "",
     pictures: Manifest | None = None,
+    others: Collection[str] = (),
+    held_out: Collection[str] = (),
+    trained: Sequence[Vector] = (),
+    held_out_losses: Mapping[int, tuple[float, float]] | None = None,
+    embedders: Mapping[str, Embedder] | None = None,
+    judges: Sequence[Judge] = (),
 ) -> Outcome:
     """Judge every epoch, and choose one; the base model is judged beside them.
 
-    For a person, an epoch's identity distance is the median, over its pictures with a face, of the distance of the face's
-    descriptor to the **mean** of the subject's descriptors. The mean separates better than the median of the distances to all
-    of them: on one man in 8 photos and 5 other faces, dlib's descriptors, the subject's own farthest photo and the nearest
-    other face lie 0.47 apart (0.33 to 0.80) by the mean, 0.41 apart (0.42 to 0.83) by the median.
+    Six questions are asked of the pictures, a file each: `likeness`, `prompt`, `memorising`, `freedom`, `drift`, `damage`. What says no is in
+    `veto`, how an epoch is chosen in `choose`, what to do next in `advice`. Pictures at another strength than 1 are not judged.
 
-    For other kinds there is no such model: an epoch's picture distance is the median, over its pictures, of the median
-    distance of its `look` (colours and edges: weak, see there) to the training pictures'.
-
-    How an epoch is chosen stands in `choose`.
+    The distance that is chosen by is, for a person, that of the faces' descriptors to the mean of the subject's; for other kinds that of the
+    first embedder (1 - mean cosine to the training pictures), or without one that of `look` (colours and edges: weak, see there).
 
     Args:
         grids: as `draw_grids` made it.
         checkpoints: those that were drawn; an epoch without a checkpoint is not judged.
         folder: the stage's folder; ids are the epoch in four digits ("0000" is the base model). Data are
             those of `Score`, and `learned`: whether the epoch is nearer to the subject than the base model, or None where
-            that cannot be said. What was seen in each picture is remembered in the tables `embedded` and `looks`.
-        settings: only `overfit_tolerance` is read.
-        subject: descriptors of the subject's face in the training photos. Unused for kinds without faces.
-        embed: see `Embed`. Unused for kinds without faces.
+            that cannot be said. What was seen in each picture is remembered in the tables of `see`.
+        settings: the tolerance, the vetoes' limits and a person's pick are read.
+        subject: descriptors of the subject's face: in held-out photos where there are some, else in all. Unused for kinds without faces.
+        embed: see `ReadFaces`. Unused for kinds without faces.
         kind: only `person` is judged by faces.
         progress: told after each picture.
-        embedder: name and version of what `embed` is; another one embeds all pictures anew.
-        pictures: the training pictures (file role `picture`), for kinds without faces. Without them the last epoch is chosen.
+        embedder: name and version of what `embed` is; another one looks at all pictures anew.
+        pictures: the training pictures (file role `picture`). Without them nothing is said of copies, and of kinds without faces the last epoch is chosen.
+        others: prompts without the trigger, as they were drawn: they are judged for drift alone.
+        held_out: ids of the photos that trained nothing.
+        trained: descriptors of the subject's face in the other photos, if `subject` is of held-out ones.
+        held_out_losses: by epoch, the loss on held-out photos and that of the base model.
+        embedders: by the name to show, the first is what things are judged by.
+        judges: of how pictures follow their prompts.
 
     Raises:
-        PipelineError: a person without descriptors, or no pictures.
+        PipelineError: a person without descriptors, no pictures, or a pick that is no epoch.
+        ModelError: an embedder's or a judge's weights cannot be opened.
     """
     epochs = [0, *sorted(Checkpoint.of(row).epoch for row in checkpoints.kept)]
-    rows = [
-        row for row in grids.rows if _epoch(row) in epochs and "@" not in row.id
-    ]  # at strength 1, as it was trained
+    # the id of a picture at another strength than 1 ends in it: @0.5
+    rows = [row for row in grids.rows if _epoch(row) in epochs and "@" not in row.id]
     if not rows or len(epochs) == 1:
         raise PipelineError(
             "there is no validation picture of any epoch to judge; draw them first (the asset validation_grids)"
         )
-    if kind == "person":
-        if not subject:
-            raise PipelineError(
-                "the subject's face is not known, so no epoch can be judged: no kept photo has a face that is the subject's; see the asset face_crops"
-            )
-        seen = _by_faces(grids, rows, folder, np.asarray(subject, dtype=np.float64).mean(0), embed, embedder, progress)
-    else:
-        seen = _by_looks(grids, rows, folder, pictures, progress)
-    judged: list[Score] = []
-    for epoch in epochs:
-        own = [seen[row.id] for row in rows if _epoch(row) == epoch]
-        near = [distance for distance in own if distance is not None]
-        median = round(float(np.median(near)), 4) if near else None
-        share = round(len(near) / len(own), 4) if own else 0.0
-        judged.append(Score(epoch, median, share) if kind == "person" else Score(epoch, None, 0.0, median))
-    verdicts = choose(judged, settings.overfit_tolerance, kind == "person")
+    person, models = kind == "person", embedders or {}
+    if person and not subject:
+        raise PipelineError(
+            "the subject's face is not known, so no epoch can be judged: no kept photo has a face that is the subject's; see the asset face_crops"
+        )
+    seen, photos = see(
+        grids, rows, pictures, folder, Eyes(embed if person else None, embedder, models, judges), progress
+    )
+    known = [one for one in photos if one.photo not in held_out]
+    aside = [one for one in photos if one.photo in held_out] or known
+    first, among = next(iter(models), ""), nearest_among(known)
+    yardstick = Yardstick("face", subject, trained) if person else _of_things(first, aside, known)
+    drawn = {epoch: [row for row in rows if _epoch(row) == epoch] for epoch in epochs}
+    without = _columns_of(rows, others)
+    own = {epoch: [seen[row.id] for row in drawn[epoch] if _column(row) not in without] for epoch in epochs}
+    beside = {epoch: [seen[row.id] for row in drawn[epoch] if _column(row) in without] for epoch in epochs}
+
+    def measured(epoch: int) -> Score:
+        mine, base = own[epoch], own[0]
+        losses = (held_out_losses or {}).get(epoch)
+        measures = (
+            *likeness(mine, base, yardstick, aside, list(models)),
+            *(prompt_followed(mine, base, judge.name) for judge in judges),
+            *memorising(mine, base, known, first, among),
+            *freedom(mine, base, person, first),
+            *drift(beside[epoch], beside[0], mine, yardstick),
+            *damage(mine, base, losses),
+        )
+        against = vetoes(measures, settings) if epoch else ()
+        distance = measures[0].value
+        share = round(sum(one.descriptor is not None for one in mine) / len(mine), 4) if person and mine else 0.0
+        told = Score(epoch, distance, share) if person else Score(epoch, None, 0.0, distance)
+        return replace(told, measures=measures, vetoes=against)
+
+    judged = [measured(epoch) for epoch in epochs]
+    verdicts = choose(judged, settings.overfit_tolerance, person, first, settings.pick)
+    words = advice(judged, settings.overfit_tolerance)
+    verdicts = [replace(one, score=replace(one.score, advice=words)) if one.score.chosen else one for one in verdicts]
     items = [
         Item(f"{verdict.score.epoch:04d}", [verdict.score.data(), verdict.learned], verdict) for verdict in verdicts
     ]
     return refresh(
         folder, items, _written, settings=None, code_version=CODE_VERSION, what="score the epochs", progress=silent
     )
+
+
+def _of_things(embedder: str, photos: Sequence[Seen], trained: Sequence[Seen]) -> Yardstick:
+    by = Yardstick(embedder or "look", ())
+    near, rest = ([what for one in some if (what := by.of(one)) is not None] for some in (photos, trained))
+    return replace(by, subject=near, trained=rest if photos is not trained else ())
 
 
 def _written(verdict: Verdict, _: Path) -> Made:
@@ -109,77 +142,10 @@ def _epoch(row: Row) -> int:
     return int(row.id.split("/")[0].removeprefix("e"))  # a failed row has no data
 
 
-def _by_faces(
-    grids: Manifest,
-    rows: Sequence[Row],
-    folder: Path,
-    mean: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]",
-    embed: Embed,
-    embedder: str,
-    progress: Progress,
-) -> dict[str, float | None]:
-    """Distance of each picture's face to the subject's, by id; None where there is no picture or no face."""
-
-    def make(path: Path, _: Path) -> Made:
-        descriptor = embed(open_upright(path))
-        return Made({"descriptor": None if descriptor is None else [float(value) for value in descriptor]})
-
-    items = [
-        Item(row.id, [row.files["picture"].digest, embedder], grids.path(row)) for row in rows if row.state == "kept"
-    ]
-    told = refresh(
-        folder,
-        items,
-        make,
-        settings=None,
-        code_version=CODE_VERSION,
-        name=EMBEDDED,
-        what="look for faces in the pictures",
-        progress=progress,
-    )
-    found: dict[str, float | None] = dict.fromkeys(row.id for row in rows)
-    for row in told.manifest.kept:
-        descriptor = row.data["descriptor"]
-        if isinstance(descriptor, list):
-            found[row.id] = float(np.linalg.norm(np.asarray(descriptor, dtype=np.float64) - mean))
-    return found
+def _column(row: Row) -> str:
+    return row.id.split("/")[1]
 
 
-def _by_looks(
-    grids: Manifest, rows: Sequence[Row], folder: Path, pictures: Manifest | None, progress: Progress
-) -> dict[str, float | None]:
-    """Distance of each picture's look to the training pictures', by id; None where there is no picture, or nothing to compare with."""
-
-    def make(path: Path, _: Path) -> Made:
-        return Made({"look": list(look(open_upright(path)))})
-
-    drawn = {f"drawn/{row.id}": (row.files["picture"].digest, grids.path(row)) for row in rows if row.state == "kept"}
-    trained = (
-        {f"trained/{row.id}": (row.files["picture"].digest, pictures.path(row)) for row in pictures.kept}
-        if pictures
-        else {}
-    )
-    items = [Item(id, [digest], path) for id, (digest, path) in {**drawn, **trained}.items()]
-    told = refresh(
-        folder,
-        items,
-        make,
-        settings=None,
-        code_version=LOOK_VERSION,
-        name=LOOKS,
-        what="measure the pictures",
-        progress=progress,
-    )
-    looks = {row.id: _numbers(row) for row in told.manifest.kept}
-    known = [looks[id] for id in trained if id in looks]
-    found: dict[str, float | None] = dict.fromkeys(row.id for row in rows)
-    for row in rows:
-        seen = looks.get(f"drawn/{row.id}")
-        if seen is not None and known:
-            found[row.id] = float(np.median([look_distance(seen, one) for one in known]))
-    return found
-
-
-def _numbers(row: Row) -> tuple[float, ...]:
-    values = row.data["look"]
-    return tuple(float(value) for value in values) if isinstance(values, list) else ()
+def _columns_of(rows: Sequence[Row], prompts: Collection[str]) -> set[str]:
+    """The columns of the grid with one of these prompts; a picture that failed has no prompt of its own, but stands in its column."""
+    return {_column(row) for row in rows if row.data.get("prompt") in prompts}

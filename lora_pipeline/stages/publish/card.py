@@ -1,5 +1,6 @@
 """The model card: what the LoRA is, how to use it, what it was made from, and what it must not be used for."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from lora_pipeline.families import base_path, family
 from lora_pipeline.records import Checkpoint, Example, Kind, Score
 from lora_pipeline.settings import BaseSettings
+from lora_pipeline.stages.publish.licence import terms
 from lora_pipeline.store import digest_bytes
 
 BUNDLED = "bundled"
@@ -34,6 +36,21 @@ _LOADED = {
 
 
 @dataclass(frozen=True)
+class Hidden:
+    """Other people's faces on the pictures that were trained on.
+
+    Args:
+        faces: how many there are, each of them hidden.
+        pictures: on how many pictures.
+        method: what they are covered with.
+    """
+
+    faces: int
+    pictures: int
+    method: str
+
+
+@dataclass(frozen=True)
 class CardFacts:
     """What the card and the lineage tell beside the scores.
 
@@ -41,13 +58,16 @@ class CardFacts:
         name: the subject's.
         kind: person, pet, product or style.
         trigger, class_word: as in the captions.
-        consent: for a person, who gave it, when, to what (`given_by`, `given_on`, `scope`); else None.
+        consent: for a person, who gave it, when, to what (`given_by`, `given_on`, `scope`, and `uses` and `until` where they are told); else None.
         settings: the whole tree as it was really used, as JSON values.
         photos: (id, SHA-256) of every photo that was trained on, sorted.
         counts: what → how many, in the order in which they are told.
         licence: of the LoRA; empty for the base model's.
         examples: what was trained on, of which the files' headers tell sizes, repeats and tags, and never a photo's name.
         strength: which one is recommended, and why; empty where no sweep over strengths says so.
+        hidden: other people's faces; None where none is looked for.
+        may_show: whether pictures drawn with the LoRA may be shown; without it the card has none.
+        recalled: why the LoRA must not be used any more; empty if it may.
     """
 
     name: str
@@ -61,6 +81,43 @@ class CardFacts:
     licence: str = ""
     examples: tuple[Example, ...] = ()
     strength: str = ""
+    hidden: Hidden | None = None
+    may_show: bool = False
+    recalled: str = ""
+
+    @property
+    def may_sell(self) -> bool:
+        """Whether the consent, where one is needed, covers commercial use."""
+        if self.consent is None:
+            return self.kind != "person"
+        return "commercial" in self.consent.get("uses", ())
+
+    def commercial(self, base: "BaseFacts") -> str:
+        """Whether the LoRA may be used for money, as a sentence: by consent, and by the base model's licence."""
+        sale = terms(base.licence).sale
+        if not self.may_sell:
+            return "No commercial use: the consent does not cover it, whatever the licence allows."
+        if sale is False:
+            return "No commercial use: the base model's licence forbids it, whatever the consent covers."
+        if sale is None:
+            return "Commercial use as far as the base model's licence allows it: read that first."
+        return "Commercial use is allowed by the base model's licence" + (
+            ", and the consent covers it." if self.consent is not None else "."
+        )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A validation picture on the card.
+
+    Args:
+        file: its path beside the card.
+        prompt, seed: with which it was drawn.
+    """
+
+    file: str
+    prompt: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +155,16 @@ class Chosen:
     precision: str
 
 
+def licence_of(card: CardFacts, base: BaseFacts) -> str:
+    """The LoRA's own licence by name, the base model's if it has none, and that there is no commercial use where the consent does not cover that.
+
+    A consent takes nothing from a licence, which is about the numbers and not about the person; but who reads the licence alone must not
+    think that all which it allows is agreed to.
+    """
+    own = card.licence or base.licence
+    return own if card.may_sell or terms(base.licence).sale is False else f"{own}; the consent covers no commercial use"
+
+
 def base_facts(base: BaseSettings, digest: str) -> BaseFacts:
     """What may be told of a base model. Raises ModelError if it is missing."""
     path = base_path(base)
@@ -131,6 +198,7 @@ def write_card(
     files: Mapping[str, str],
     unnamed: str = "",
     licence_page: str = "",
+    pictures: Sequence[Shown] = (),
 ) -> str:
     """The card as Markdown, with the header of a Hugging Face model card.
 
@@ -139,10 +207,12 @@ def write_card(
         files: names of the files by role.
         unnamed: why there is no file for other programs, where there is none.
         licence_page: of the base model's licence, where that is none that Hugging Face has a name for.
+        pictures: that lie beside the card.
     """
     parts = [
-        _header(card, base, licence_page),
+        _header(card, base, licence_page, pictures),
         _what(card, base, chosen),
+        *_pictures(card, pictures),
         _use(card, base, files, unnamed),
         _made_from(card, chosen),
         _why(card, chosen),
@@ -154,18 +224,23 @@ def write_card(
     return "\n".join(parts)
 
 
-def _header(card: CardFacts, base: BaseFacts, licence_page: str) -> str:
+def _header(card: CardFacts, base: BaseFacts, licence_page: str, pictures: Sequence[Shown]) -> str:
     tree: dict[str, Any] = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": ["lora", "text-to-image"],
+        "tags": ["lora", "text-to-image", "diffusers", "template:diffusion-lora"],
         "license": card.licence or base.licence,
         "instance_prompt": f"{card.trigger} {card.class_word}",
     }
+    own = licence_of(card, base)
+    if own != tree["license"]:  # no licence that Hugging Face has a name for, and it wants these in small letters
+        tree |= {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", own.lower()).strip("-")}
     if licence_page:  # as that licence's own model card has it
-        tree |= {"license": "other", "license_name": card.licence or base.licence, "license_link": licence_page}
+        tree |= {"license": "other", "license_name": own, "license_link": licence_page}
     if base.where == "hub":
-        tree["base_model"] = base.model
+        tree |= {"base_model": base.model, "base_model_relation": "adapter"}
+    if pictures:
+        tree["widget"] = [{"text": one.prompt, "output": {"url": one.file}} for one in pictures]
     return f"---\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)}---\n"
 
 
@@ -177,12 +252,26 @@ def _what(card: CardFacts, base: BaseFacts, chosen: Chosen) -> str:
         if chosen.learned is False
         else ""
     )
+    recalled = f"\n**This LoRA is {card.recalled}. Do not use it, and remove every copy.**\n" if card.recalled else ""
     return f"""# {card.trigger}
-
+{recalled}
 A LoRA (a small addition to an image model) of {whole}, `{card.name}`, for the base model `{base.model}` ({base.family}).
 It was trained on {photos}; this is epoch {chosen.checkpoint.epoch} of {max(score.epoch for score in chosen.scores)}, chosen by measurement.
 The words **`{card.trigger} {card.class_word}`** in a prompt call it up.
 {warning}"""
+
+
+def _pictures(card: CardFacts, pictures: Sequence[Shown]) -> list[str]:
+    if not card.may_show:
+        return [
+            "## Pictures\n\nThere are none here: the consent does not cover showing others pictures drawn with this LoRA.\n"
+        ]
+    if not pictures:
+        return []
+    shown = "\n\n".join(f"![{one.prompt}]({one.file})\n*{one.prompt}*, seed {one.seed}" for one in pictures)
+    return [
+        f"## Pictures\n\nDrawn by this epoch, none of them picked by hand: of each prompt the first seed.\n\n{shown}\n"
+    ]
 
 
 def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str], unnamed: str) -> str:
@@ -227,8 +316,8 @@ def _made_from(card: CardFacts, chosen: Chosen) -> str:
     counts = "".join(f"| {what.replace('_', ' ')} | {number} |\n" for what, number in card.counts.items())
     return f"""## Made from
 
-{len(card.photos)} photos (their digests are in `lineage.json`), cut in these framings: {framings}.
-Up to this epoch the training saw {chosen.checkpoint.images_seen} pictures, repeats counted.
+{len(card.photos)} photos (their digests are in `lineage.json`, which stays with who made this), cut in these framings: {framings}.
+{_hidden(card)}Up to this epoch the training saw {chosen.checkpoint.images_seen} pictures, repeats counted.
 
 | what | number |
 |---|---|
@@ -236,6 +325,15 @@ Up to this epoch the training saw {chosen.checkpoint.images_seen} pictures, repe
 {counts}
 Training set `{chosen.checkpoint.trained_on[:16]}`, run `{chosen.checkpoint.run[:16]}`.
 """
+
+
+def _hidden(card: CardFacts) -> str:
+    hidden = card.hidden
+    if hidden is None:
+        return ""
+    if not hidden.faces:
+        return "No other person's face was found on the pictures.\n"
+    return f"On {hidden.pictures} of the pictures {hidden.faces} faces of other people were found. All of them are hidden ({hidden.method}) and kept out of the loss.\n"
 
 
 def _why(card: CardFacts, chosen: Chosen) -> str:
@@ -249,7 +347,7 @@ def _why(card: CardFacts, chosen: Chosen) -> str:
     measure = (
         "Identity distance: median Euclidean distance of the face descriptors in an epoch's validation pictures to the mean of the subject's; less is nearer."
         if faces
-        else "Distance: of the validation pictures to the training pictures by colours and edges alone, a weak measure; less is nearer."
+        else f"Distance: of the validation pictures to the training pictures {_by(chosen)}; less is nearer."
     )
     return f"""## Why this epoch
 
@@ -288,7 +386,9 @@ def _settings(card: CardFacts, base: BaseFacts) -> str:
 def _consent(card: CardFacts) -> str:
     if card.consent is not None:
         told = card.consent
-        return f"## Consent\n\nGiven by {told.get('given_by')} on {told.get('given_on')}, for: {told.get('scope')}\n"
+        uses = [str(use).replace("_", " ") for use in told.get("uses", ("training",))]
+        until = f" It holds until {told['until']}." if told.get("until") else ""
+        return f"## Consent\n\nGiven by {told.get('given_by')} on {told.get('given_on')}, for: {told.get('scope')}\n\nIt covers: {', '.join(uses)}.{until}\n"
     if card.kind == "person":
         return (
             "## Consent\n\n**None is recorded.** Do not use or pass on this LoRA before the person shown has agreed.\n"
@@ -297,11 +397,16 @@ def _consent(card: CardFacts) -> str:
 
 
 def _licence(card: CardFacts, base: BaseFacts, files: Mapping[str, str]) -> str:
-    own = f"`{card.licence}`" if card.licence else f"`{base.licence}`, as the base model's, of which it is made"
+    name = licence_of(card, base)
+    own = f"`{name}`" if name != base.licence else f"`{name}`, as the base model's, of which it is made"
     along = f"`{files['notice']}` must go along wherever this LoRA goes.\n" if "notice" in files else ""
     return f"""## Licence
 
 Base model `{base.model}`: `{base.licence}`. This LoRA: {own}. The base model's terms hold for every picture drawn with it.
+
+{terms(base.licence).forbids}
+
+{card.commercial(base)}
 {along}"""
 
 
@@ -320,6 +425,13 @@ def _limits(card: CardFacts) -> str:
 {person if card.kind == "person" else thing}
 What it draws may be wrong in any detail, and carries the base model's biases.
 """
+
+
+def _by(chosen: Chosen) -> str:
+    """What the distance of things was taken by: an embedder, or what needs none."""
+    weak = "by colours and edges"
+    by = next((one.name.removeprefix("distance ") for one in _chosen(chosen).measures), weak)
+    return f"{weak} alone, a weak measure" if by == weak else by
 
 
 def _chosen(chosen: Chosen) -> Score:

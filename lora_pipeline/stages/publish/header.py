@@ -16,7 +16,7 @@ from lora_pipeline.families.kohya import Naming
 from lora_pipeline.families.lora_file import lora_bytes, without_header
 from lora_pipeline.families.protocol import PredictionKind
 from lora_pipeline.records import Checkpoint, Example
-from lora_pipeline.stages.publish.card import BaseFacts, CardFacts
+from lora_pipeline.stages.publish.card import BaseFacts, CardFacts, licence_of
 from lora_pipeline.store import digest_bytes
 
 _LEGACY_AT, _LEGACY_LENGTH = 0x100000, 0x10000
@@ -80,7 +80,7 @@ def _modelspec(card: CardFacts, base: BaseFacts, checkpoint: Checkpoint, told: T
         "architecture": f"{told.architecture}/lora",
         "title": card.trigger,
         "description": f"LoRA of {card.name} ({card.kind}), epoch {checkpoint.epoch}, from {len(card.photos)} photos",
-        "license": card.licence or base.licence,
+        "license": licence_of(card, base),
         "trigger_phrase": f"{card.trigger} {card.class_word}",
         "usage_hint": f"Trigger words: {card.trigger} {card.class_word}",
         "category": card.kind,

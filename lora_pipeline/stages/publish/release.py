@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,15 +17,27 @@ from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, Score
 from lora_pipeline.settings import BaseSettings, PublishSettings
-from lora_pipeline.stages.publish.card import BaseFacts, CardFacts, Chosen, base_facts, without_paths, write_card
+from lora_pipeline.stages.publish.card import (
+    BaseFacts,
+    CardFacts,
+    Chosen,
+    Shown,
+    base_facts,
+    without_paths,
+    write_card,
+)
 from lora_pipeline.stages.publish.header import Told, hashes, words
 from lora_pipeline.stages.publish.notice import FILE as NOTICE
 from lora_pipeline.stages.publish.notice import FLUX_LICENCE_PAGE, notice
+from lora_pipeline.stages.publish.preview import write_info, write_preview
 from lora_pipeline.stages.publish.webui import Unnamed, renamed
-from lora_pipeline.store import digest_bytes, digest_file, write_text
+from lora_pipeline.store import digest_bytes, digest_file, whole, write_text
 
 CODE_VERSION = "2"
 ID = "released"
+IMAGES = "images"
+MOST_PICTURES = 8
+"""More make a card longer, and tell no more."""
 PACKAGES = ("lora-pipeline", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -43,6 +56,7 @@ class _Job:
     card: CardFacts
     precision: str
     settings: BaseSettings
+    pictures: tuple[tuple[Path, Shown], ...] = ()
 
 
 def publish(
@@ -53,6 +67,7 @@ def publish(
     base: BaseSettings,
     card: CardFacts,
     progress: Progress = silent,
+    grids: Manifest | None = None,
 ) -> Outcome:
     """Release the chosen epoch.
 
@@ -64,6 +79,9 @@ def publish(
       other than diffusers scale by; absent if it holds something that has no known name there, and then the card says what.
     - `notice`: `NOTICE.txt`, where the base model's licence wants one to go along (FLUX.1 [dev]'s).
     - `card`: `README.md`, the model card.
+    - `info`: `<name>-webui.json`, what web UIs show of it; absent as `webui` is.
+    - `picture 01` …: `images/01.png` …, one validation picture a prompt of the chosen epoch, if pictures may be shown; and `preview`, the first of
+      them by the name that web UIs look for.
     - `lineage`: `lineage.json`: subject, photos with digests, training set, run, epoch, base model, settings, versions of packages.
 
     None holds a time or a path of this machine, so equal results have equal bytes.
@@ -76,6 +94,7 @@ def publish(
         base: what was trained on.
         card: everything else that the card and the lineage tell.
         progress: told when it is done.
+        grids: the validation pictures, rows of `Drawn` with the file role `picture`; None is none.
 
     Raises:
         PipelineError: no epoch is chosen, or its checkpoint is not there.
@@ -97,6 +116,8 @@ def publish(
     job = _Job(
         checkpoints.path(row, "lora"), Checkpoint.of(row), row.files["lora"].digest, tuple(judged), learned if isinstance(learned, bool) else None, facts, card, settings.precision, base
     )  # fmt: skip
+    if grids is not None and card.may_show:
+        job = replace(job, pictures=_shown(grids, job.digest))
     inputs = [
         job.digest,
         job.checkpoint.data(),
@@ -104,6 +125,7 @@ def publish(
         job.learned,
         asdict(facts),
         asdict(card),
+        [[digest_file(path), asdict(shown)] for path, shown in job.pictures],
     ]
     return refresh(
         folder,
@@ -114,6 +136,22 @@ def publish(
         what="release the LoRA",
         progress=progress,
     )
+
+
+def _shown(grids: Manifest, checkpoint: str) -> tuple[tuple[Path, Shown], ...]:
+    """One picture a prompt: that of the first seed, drawn by the checkpoint as it was trained. The first prompts are the plainest."""
+    first: dict[str, tuple[Path, Shown]] = {}
+    for row in grids.kept:
+        prompt, as_trained = str(row.data["prompt"]), row.data.get("strength", 1.0) == 1.0
+        if (
+            row.data.get("checkpoint") == checkpoint
+            and as_trained
+            and prompt not in first
+            and len(first) < MOST_PICTURES
+        ):
+            shown = Shown(f"{IMAGES}/{len(first) + 1:02d}.png", prompt, int(str(row.data["seed"])))
+            first[prompt] = (grids.path(row), shown)
+    return tuple(first.values())
 
 
 def _make(job: _Job, folder: Path) -> Made:
@@ -128,9 +166,21 @@ def _make(job: _Job, folder: Path) -> Made:
     if goes_along is not None:
         files["notice"] = NOTICE
         write_text(folder / NOTICE, goes_along)
+    for number, (path, shown) in enumerate(job.pictures, start=1):
+        files[f"picture {number:02d}"] = shown.file
+        with whole(folder / shown.file) as aside:
+            shutil.copyfile(path, aside)
+    for_others = files.get("webui", files["lora"])
+    if "webui" in files:
+        files["info"] = write_info(card, job.base, for_others, folder)
+    if job.pictures:
+        files["preview"] = write_preview(job.pictures[0][0], for_others, folder)
     page = "" if goes_along is None else FLUX_LICENCE_PAGE
     digests = {files[role]: digest_file(folder / files[role]) for role in ("lora", "webui") if role in files}
-    write_text(folder / files["card"], write_card(card, job.base, chosen, files, unnamed, page))
+    write_text(
+        folder / files["card"],
+        write_card(card, job.base, chosen, files, unnamed, page, [shown for _, shown in job.pictures]),
+    )
     write_text(
         folder / files["lineage"],
         json.dumps({**_lineage(job), "files": digests}, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
@@ -222,6 +272,7 @@ def _lineage(job: _Job) -> dict[str, Any]:
         },
         "photos": [{"path": path, "digest": digest} for path, digest in card.photos],
         "counts": dict(card.counts),
+        "hidden": None if card.hidden is None else asdict(card.hidden),
         "training_set": checkpoint.trained_on,
         "run": checkpoint.run,
         "epoch": checkpoint.epoch,

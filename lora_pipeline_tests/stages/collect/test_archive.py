@@ -135,3 +135,25 @@ def test_what_is_no_zip_is_told_in_words(archive: Path, work: Path) -> None:
     pack(archive, **{"notes.txt": b"x"})
     with pytest.raises(SourceError, match="holds no photos"):
         run(archive, work)
+
+
+def test_what_is_forgotten_is_not_unpacked_again_and_comes_back_when_it_may(archive: Path, work: Path) -> None:
+    pack(archive, **{"a.png": picture(1), "b.png": picture(2)})
+    days = {digest_bytes(picture(1)): "2026-05-04"}
+    run(archive, work)
+
+    def forgetting() -> Outcome:
+        return collect(archive, work, CollectSettings(), forgotten=days)
+
+    assert states(forgetting()) == {"a.png": "forgotten on 2026-05-04", "b.png": "kept"}
+    assert originals(work) == {picture(2)}
+    forgetting()
+    assert forgetting().report.computed == 0
+    assert states(collect(archive, work.with_name("new"), CollectSettings(), forgotten=days))["a.png"] != "kept"
+    assert originals(work.with_name("new")) == {picture(2)}
+    assert states(run(archive, work)) == {"a.png": "kept", "b.png": "kept"}
+    assert originals(work) == {picture(1), picture(2)}
+
+    pack(archive, **{"a.png": picture(1)})
+    collect(archive, work.with_name("alone"), CollectSettings(), forgotten=days)
+    assert originals(work.with_name("alone")) == set()

@@ -184,8 +184,11 @@ def subject(name, photos, consent=True, **changes):
 
 def test_only_who_agreed_and_is_of_the_class_is_in_the_pool(tmp_path):
     store, photos = Store(tmp_path / "data"), tmp_path
+    lapsed = subject("lapsed", photos)
+    ended = lapsed.consent.model_copy(update={"until": datetime.date(2026, 1, 2)})
     for one in (
         subject("jane", photos),
+        lapsed.model_copy(update={"consent": ended}),
         subject("agreed", photos, **{"class": "Woman"}),
         subject("own_use", photos, consent=False),
         subject("unasked", photos, consent=None),
@@ -197,11 +200,12 @@ def test_only_who_agreed_and_is_of_the_class_is_in_the_pool(tmp_path):
     work = Work(store, subject("jane", photos), Settings())
     write(store.work("agreed", "conceal"), blurred(tmp_path / "made", BEA).rows)
     found = {one.name: one for one in pool(work)}
-    assert set(found) == {"agreed", "own_use", "unasked", "again"}
+    assert set(found) == {"agreed", "own_use", "unasked", "again", "lapsed"}
     assert (found["agreed"].refused, len(found["agreed"].pictures.kept)) == ("", 3)
     assert "set regularisation: true under consent in own_use/subject.yaml" in found["own_use"].refused
     assert found["unasked"].refused == "nobody's consent is recorded"
     assert "same trigger word" in found["again"].refused
+    assert "the consent of lapsed ended on 2026-01-02" in found["lapsed"].refused
     dog = Work(store, subject("rex", photos, kind="product", consent=None), Settings())
     assert {one.name: one.refused for one in pool(dog)} == {"doll": ""}  # a thing need not agree
 

@@ -8,10 +8,10 @@ import pytest
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import NoiseSchedule
 from lora_pipeline.families.lora_file import read_metadata
-from lora_pipeline.manifest import write
-from lora_pipeline.records import Example, Row
+from lora_pipeline.manifest import Manifest, write
+from lora_pipeline.records import Example, File, Row
 from lora_pipeline.settings import FitSettings
-from lora_pipeline.stages.fit import held_out, total_steps, without_held_out
+from lora_pipeline.stages.fit import held_out, held_out_losses, total_steps, without_held_out
 from lora_pipeline.stages.fit.fit import _job
 from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.noise import held_out_draws
@@ -138,6 +138,15 @@ def test_it_changes_no_bit_of_what_is_trained_and_is_told_each_epoch(training_se
     assert len({first.base_held_out_loss, first.held_out_loss, second.held_out_loss}) == 3
     assert {one.held_out_loss for one in epochs_in(plain.epochs_file)} == {None}
     assert "key" in read_metadata(aside.run / first.file).values()
+
+    rows = tuple(
+        Row(f"{one.epoch:04d}", "k", files={"lora": File(one.file, one.digests[one.file])}) for one in (first, second)
+    )
+    assert held_out_losses(Manifest(aside.run, rows)) == {
+        1: (first.held_out_loss, first.base_held_out_loss),
+        2: (second.held_out_loss, second.base_held_out_loss),
+    }
+    assert held_out_losses(Manifest(plain.run, rows)) == {}
 
     # stopped after a step and gone on with: the base is the one of before the first step
     broken = job_of(tmp_path / "broken", split, tiny_base, ASIDE.model_copy(update=changes))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from lora_pipeline import manifest
 from lora_pipeline.manifest import Manifest
+from lora_pipeline.models.faces import SeenFaces
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings
 from lora_pipeline.stages.grade import Wanted
@@ -41,10 +42,10 @@ class Painter:
         return [(lora, one.prompt, one.seed) for lora, wanted in self.calls for one in wanted]
 
 
-def read_red(picture: Image.Image) -> tuple[float, ...] | None:
-    """An `Embed`: red 0 is "no face", else a descriptor that lies red/255 from the origin."""
+def read_red(picture: Image.Image) -> SeenFaces | None:
+    """A `ReadFaces`: red 0 is "no face", else one whose descriptor lies red/255 from the origin."""
     red = picture.getpixel((0, 0))[0]
-    return None if red == 0 else (red / 255, 0.0)
+    return None if red == 0 else SeenFaces(1, 0.5, (red / 255, 0.0))
 
 
 MakeCheckpoints = Callable[[Sequence[int]], Manifest]
@@ -81,7 +82,7 @@ def painter() -> Painter:
 
 
 @pytest.fixture
-def embed() -> Callable[[Image.Image], tuple[float, ...] | None]:
+def embed() -> Callable[[Image.Image], SeenFaces | None]:
     return read_red
 
 

@@ -1,7 +1,9 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from lora_pipeline.errors import PipelineError
 from lora_pipeline.records import Score
 from lora_pipeline.stages.grade.choose import Verdict, choose
 
@@ -113,3 +115,60 @@ def test_what_lies_on_an_edge_is_inside() -> None:
 def test_a_nearer_epoch_without_faces_is_not_denied() -> None:
     one = chosen(choose(judged(0.45, 0.30, 0.20, found=[1.0, 1.0, 0.2]), 0.02, faces=True))
     assert one.score.reason.endswith("no other epoch that shows faces as often is nearer")
+
+
+def vetoed(scores: list[Score], **epochs: str) -> list[Score]:
+    """With vetoes by epoch: `e3="copies"`."""
+    return [replace(one, vetoes=(epochs[f"e{one.epoch}"],) if f"e{one.epoch}" in epochs else ()) for one in scores]
+
+
+def test_a_vetoed_epoch_is_not_chosen_though_nearest() -> None:
+    verdicts = choose(vetoed(judged(0.45, 0.40, 0.30, 0.20), e3="copies: 40%"), 0.02, faces=True)
+    assert chosen(verdicts).score.reason == (
+        "epoch 2 is chosen: identity distance 0.30 (base model 0.45); no other epoch that is not vetoed is nearer"
+    )
+    assert verdicts[3].score.reason == "epoch 3 is not chosen: vetoed for copies: 40%"
+
+
+def test_the_runner_up_is_what_the_rule_would_choose_next_if_it_learned() -> None:
+    def second(scores: list[Score]) -> list[int]:
+        return [one.score.epoch for one in choose(scores, 0.02, faces=True) if one.score.runner_up]
+
+    assert second(judged(0.45, 0.40, 0.30, 0.35)) == [3]
+    assert second(vetoed(judged(0.45, 0.40, 0.30, 0.35), e3="copies")) == [1]
+    assert second(judged(0.45, 0.50, 0.30, 0.47)) == []
+
+
+def test_if_all_are_vetoed_the_least_bad_is_chosen_and_the_run_called_broken() -> None:
+    scores = vetoed(judged(0.45, 0.20, 0.30, 0.25), e2="damage", e3="damage")
+    scores[1] = replace(scores[1], vetoes=("copies", "damage"))
+    one = chosen(choose(scores, 0.02, faces=True))
+    assert (one.score.epoch, one.learned) == (3, False)
+    assert one.score.reason == (
+        "epoch 3 is chosen: it is the least bad of a broken run, in which every epoch is vetoed: damage"
+    )
+
+
+def test_a_persons_pick_wins_and_is_recorded_as_theirs() -> None:
+    verdicts = choose(vetoed(judged(0.45, 0.40, 0.30, 0.20), e3="copies: 40%"), 0.02, faces=True, pick=3)
+    one = chosen(verdicts)
+    assert (one.score.epoch, one.score.picked, one.learned) == (3, True, True)
+    assert one.score.reason == (
+        "epoch 3 is chosen: a person picked it (grade.pick); the rule would choose epoch 2; against it: copies: 40%"
+    )
+    assert [other.score.epoch for other in verdicts if other.score.runner_up] == [2]
+    assert verdicts[1].score.reason == "epoch 1 is not chosen: identity distance 0.40, but a person picked epoch 3"
+    same = chosen(choose(judged(0.45, 0.30), 0.02, faces=True, pick=1))
+    assert same.score.reason == "epoch 1 is chosen: a person picked it (grade.pick), as the rule would"
+    with pytest.raises(PipelineError, match=r"grade\.pick is 7, but the epochs that were drawn are 1"):
+        choose(judged(0.45, 0.30), 0.02, faces=True, pick=7)
+
+
+def test_by_an_embedder_things_are_judged_as_surely_as_faces() -> None:
+    def things(*distances: float) -> list[Score]:
+        return [Score(epoch, None, 0.0, distance) for epoch, distance in enumerate(distances)]
+
+    good = chosen(choose(things(0.6, 0.5, 0.3, 0.31), 0.02, faces=False, by="DINOv2"))
+    assert good.score.reason.startswith("epoch 2 is chosen: distance to the training pictures by DINOv2 0.30")
+    none = chosen(choose(things(0.6, 0.7, 0.65), 0.02, faces=False, by="DINOv2"))
+    assert (none.score.epoch, none.learned) == (2, False)

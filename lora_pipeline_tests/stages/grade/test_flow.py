@@ -17,6 +17,7 @@ GRADE = {
     "negative_prompt": "hats",
     "seeds": [1],
     "strengths": [0.5, 1],
+    "other_prompts": [],
     "size_px": 64,
     "sampling_steps": 2,
     "batch_size": 2,

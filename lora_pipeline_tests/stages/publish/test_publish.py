@@ -14,9 +14,9 @@ from lora_pipeline.errors import PipelineError
 from lora_pipeline.families import family
 from lora_pipeline.families.lora_file import lora_bytes, read_metadata, write_lora
 from lora_pipeline.manifest import Manifest
-from lora_pipeline.records import Checkpoint, Example, File, Row, Score
+from lora_pipeline.records import Checkpoint, Example, File, Measure, Row, Score
 from lora_pipeline.settings import BaseSettings, PublishSettings, Settings
-from lora_pipeline.stages.publish import CardFacts, publish
+from lora_pipeline.stages.publish import CardFacts, Hidden, publish
 from lora_pipeline.stages.publish.card import BaseFacts, base_facts
 from lora_pipeline.stages.publish.header import hashes
 from lora_pipeline.stages.publish.notice import notice
@@ -154,7 +154,7 @@ def test_a_lokr_or_loha_has_a_file_for_other_programs_and_the_cards_code_loads_t
     how = (PublishSettings(precision="fp32"), tiny_base, replace(CARD, settings=settings))
     made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", *how)
     row = made.manifest.row("released")
-    assert set(row.files) == {"lora", "webui", "card", "lineage"}
+    assert set(row.files) == {"lora", "webui", "info", "card", "lineage"}
     words = read_metadata(made.manifest.path(row, "webui"))
     assert (words["ss_network_module"], words["ss_network_dim"]) == ("lycoris.kohya", "4")
     code = made.manifest.path(row, "card").read_text().split("```python\n")[1].split("```")[0]
@@ -178,6 +178,7 @@ def test_the_files_headers_say_what_they_are(tiny_base, checkpoints, tmp_path: P
     assert {role: file.path for role, file in files.items()} == {
         "lora": "ohwx.safetensors",
         "webui": "ohwx-webui.safetensors",
+        "info": "ohwx-webui.json",
         "card": "README.md",
         "lineage": "lineage.json",
     }
@@ -246,7 +247,7 @@ def test_the_header_says_what_web_uis_show(tiny_base, checkpoints, tmp_path: Pat
         "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": "ohwx",
-        "modelspec.license": "creativeml-openrail-m",
+        "modelspec.license": "creativeml-openrail-m; the consent covers no commercial use",
         "modelspec.trigger_phrase": "ohwx woman",
         "modelspec.resolution": "512x512",
         "modelspec.prediction_type": "epsilon",
@@ -408,7 +409,8 @@ def test_whatever_is_told_is_part_of_the_key(tiny_base, checkpoints, tmp_path: P
         for path in (tmp_path / "out").iterdir()
         if path.suffix != ".parquet" and not path.name.startswith("manifest.")
     }
-    assert there == {f"{card.trigger}.safetensors", f"{card.trigger}-webui.safetensors", "README.md", "lineage.json"}
+    loras = {f"{card.trigger}.safetensors", f"{card.trigger}-webui.safetensors", f"{card.trigger}-webui.json"}
+    assert there == loras | {"README.md", "lineage.json"}
 
 
 def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_machine(
@@ -474,9 +476,12 @@ def test_the_card_tells_everything(tiny_base, checkpoints, tmp_path: Path) -> No
     publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
     text = (tmp_path / "out" / "README.md").read_text()
     header = yaml.safe_load(text.split("---\n")[1])
-    assert (header["license"], header["instance_prompt"]) == ("creativeml-openrail-m", "ohwx woman")
+    assert header["instance_prompt"] == "ohwx woman"
     for said in (
         "Given by Anna A. on 2026-01-31",
+        "It covers: training.",
+        "There are none here: the consent does not cover showing others pictures",
+        "forbids in its Attachment A",
         "2 photos",
         "close, medium, full",
         "The reason of 2.",
@@ -496,6 +501,89 @@ def test_the_card_says_the_strength_that_a_sweep_recommends(tiny_base, checkpoin
         text = (tmp_path / "out" / "README.md").read_text()
         assert text.count("Recommended strength") == bool(strength)
         assert strength in text
+
+
+@pytest.fixture
+def grids(checkpoints: Manifest, tmp_path: Path) -> Manifest:
+    """Both epochs and the base model, two prompts, two seeds, and the second epoch at half its strength too: each picture of its own grey."""
+    from PIL import Image
+
+    rows: list[Row] = []
+    drawn = [(0, "", 1.0), *((int(row.id), row.files["lora"].digest, 1.0) for row in checkpoints.kept)]
+    drawn.insert(2, (2, checkpoints.row("0002").files["lora"].digest, 0.5))
+    for number, (epoch, digest, strength) in enumerate(drawn):
+        for prompt in ("a photo of ohwx woman", "ohwx woman on a beach"):
+            for seed in (1, 2):
+                file = f"{number}-{prompt[0]}-{seed}.png"
+                Image.new("RGB", (8, 8), (50 * number, seed, len(prompt))).save(tmp_path / file)
+                told = {"epoch": epoch, "prompt": prompt, "seed": seed, "checkpoint": digest, "strength": strength}
+                rows.append(Row(file, "k", data=told, files={"picture": File(file, digest_file(tmp_path / file))}))
+    return Manifest(tmp_path, tuple(rows))
+
+
+def test_pictures_of_the_chosen_epoch_stand_on_the_card_where_they_may_be_shown(
+    tiny_base, checkpoints, grids, tmp_path: Path
+) -> None:
+    how = (checkpoints, tmp_path / "out", PublishSettings(), tiny_base)
+    made = publish(judged(tmp_path / "s"), *how, replace(CARD, may_show=True), grids=grids)
+    row = made.manifest.row("released")
+    text = made.manifest.path(row, "card").read_text()
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert [(one["text"], one["output"]["url"]) for one in header["widget"]] == [
+        ("a photo of ohwx woman", "images/01.png"),
+        ("ohwx woman on a beach", "images/02.png"),
+    ]
+    for role, source in (("picture 01", "3-a-1.png"), ("picture 02", "3-o-1.png"), ("preview", "3-a-1.png")):
+        assert made.manifest.path(row, role).read_bytes() == (tmp_path / source).read_bytes()
+    assert row.files["preview"].path == "ohwx-webui.preview.png"
+    assert "![ohwx woman on a beach](images/02.png)" in text
+    assert publish(judged(tmp_path / "s"), *how, replace(CARD, may_show=True), grids=grids).report.reused == 1
+
+    made = publish(judged(tmp_path / "s"), *how, CARD, grids=grids)
+    assert not {role for role in made.manifest.row("released").files if "p" in role} - {"webui"}
+    assert not [*(tmp_path / "out" / "images").glob("*"), *(tmp_path / "out").glob("*.png")]
+    assert "widget" not in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("uses", "licence", "told", "chip"),
+    [
+        (
+            ("training",),
+            "creativeml-openrail-m",
+            "No commercial use: the consent does not cover it, whatever the licence allows.",
+            "other",
+        ),
+        (("commercial",), "creativeml-openrail-m", "and the consent covers it.", "creativeml-openrail-m"),
+        (("commercial",), "FLUX.1 [dev] Non-Commercial License", "forbids it, whatever the consent covers", "other"),
+        (("commercial",), "my own", "as far as the base model's licence allows it: read that", "my own"),
+    ],
+)
+def test_the_card_says_whether_it_may_be_used_for_money(
+    tiny_base, checkpoints, tmp_path: Path, uses, licence: str, told: str, chip: str
+) -> None:
+    assert CARD.consent is not None
+    card = replace(CARD, consent={**CARD.consent, "uses": list(uses), "until": "2030-01-01"})
+    base = tiny_base.model_copy(update={"licence": licence})
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), base, card)
+    text = (tmp_path / "out" / "README.md").read_text()
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert told in text
+    assert "It holds until 2030-01-01." in text
+    assert header["license"] == chip
+    if uses == ("training",):
+        assert header["license_name"] == "creativeml-openrail-m-the-consent-covers-no-commercial-use"
+    assert told in json.loads((tmp_path / "out" / "ohwx-webui.json").read_text())["notes"]
+
+
+def test_the_record_says_that_strangers_were_hidden(tiny_base, checkpoints, tmp_path: Path) -> None:
+    card = replace(CARD, hidden=Hidden(5, 3, "gaussian"), recalled="recalled on 2026-02-01: why")
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "On 3 of the pictures 5 faces of other people were found. All of them are hidden (gaussian)" in text
+    assert "**This LoRA is recalled on 2026-02-01: why. Do not use it, and remove every copy.**" in text
+    told = json.loads((tmp_path / "out" / "lineage.json").read_text())
+    assert told["hidden"] == {"faces": 5, "pictures": 3, "method": "gaussian"}
 
 
 def test_the_card_warns_where_a_warning_is_due(tiny_base, checkpoints, tmp_path: Path) -> None:
@@ -537,6 +625,27 @@ def test_a_weight_too_large_for_the_precision_is_told(tiny_base, checkpoints, tm
     made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD)
     assert made.report.failed == 1
     assert "too large for fp16" in made.manifest.rows[0].reason
+
+
+@pytest.mark.parametrize(
+    ("measures", "words"),
+    [
+        ((), "by colours and edges alone, a weak measure; less"),
+        ((Measure("distance by colours and edges", "likeness", "less", 0.3),), "by colours and edges alone, a weak"),
+        ((Measure("distance by DINOv2", "likeness", "less", 0.3),), "to the training pictures by DINOv2; less"),
+    ],
+)
+def test_the_card_of_a_thing_says_what_its_distance_was_taken_by(
+    measures, words: str, tiny_base, checkpoints, tmp_path: Path
+) -> None:
+    rows = [
+        Row(row.id, row.key, data=replace(Score.of(row), measures=measures).data())
+        for row in judged(tmp_path / "s").rows
+    ]
+    scores = manifest.write(tmp_path / "s", rows)
+    made = publish(scores, checkpoints, tmp_path / "out", PublishSettings(), tiny_base, replace(CARD, kind="product"))
+    card = made.manifest.path(made.manifest.rows[0], "card").read_text(encoding="utf-8")
+    assert words in card
 
 
 def test_without_a_choice_or_its_checkpoint_it_says_what_to_do(tiny_base, checkpoints, tmp_path: Path) -> None:

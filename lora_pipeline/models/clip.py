@@ -1,0 +1,71 @@
+"""CLIP (Radford et al. 2021, arXiv:2103.00020), through transformers' own class: what a picture shows, and how well words fit it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lora_pipeline.models.pretrained import Pretrained
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A picture's embedding (CLIP-I) and its agreement with a prompt (CLIP-T). It is opened when the first picture comes."""
+
+    weights: Pretrained
+    name = "CLIP-T"
+
+    @classmethod
+    def open(cls, model: str, setting: str = "grade.clip_model") -> "Clip":
+        """A folder or hub id. Raises ModelError if it is neither there nor to be had."""
+        weights = Pretrained(model, setting, "openai/clip-vit-base-patch32")
+        weights.check()
+        return cls(weights)
+
+    @property
+    def identity(self) -> str:
+        """For a memo's key."""
+        return f"clip {VERSION} {self.weights.identity}"
+
+    def embed(self, picture: "Image") -> tuple[float, ...]:
+        """The projected embedding of an RGB picture of any size, of length 1. Raises ModelError if the weights cannot be opened."""
+        import torch
+
+        processor, model = self._opened
+        inputs = processor(images=picture.convert("RGB"), return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            return _unit(model.visual_projection(model.vision_model(**inputs).pooler_output)[0])
+
+    def agreement(self, picture: "Image", prompt: str) -> float | None:
+        """CLIP-T of Ruiz et al. 2023, section 4.1: the cosine of picture and prompt, some 0.2 to 0.35 for pictures that show it.
+
+        What of the prompt is beyond the text encoder's tokens is cut off. Raises ModelError as `embed` does.
+        """
+        import torch
+
+        processor, model = self._opened
+        most = model.config.text_config.max_position_embeddings
+        inputs = processor(text=[prompt], return_tensors="pt", truncation=True, max_length=most).to(model.device)
+        with torch.inference_mode():
+            words = _unit(model.text_projection(model.text_model(**inputs).pooler_output)[0])
+        return sum(a * b for a, b in zip(words, self.embed(picture), strict=True))
+
+    @cached_property
+    def _opened(self) -> tuple[Any, Any]:
+        import torch
+        from transformers import CLIPModel, CLIPProcessor
+
+        try:
+            processor: Any = CLIPProcessor.from_pretrained(self.weights.where)
+            model: Any = CLIPModel.from_pretrained(self.weights.where)
+        except (OSError, ValueError) as error:
+            raise self.weights.missing(error) from error
+        return processor, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _unit(vector: Any) -> tuple[float, ...]:
+    return tuple((vector / vector.norm()).float().tolist())

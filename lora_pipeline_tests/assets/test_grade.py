@@ -1,0 +1,48 @@
+"""What the scores' tables show."""
+
+from dataclasses import replace
+
+from lora_pipeline.assets.grade import _measures, _role
+from lora_pipeline.records import Measure, Score
+
+NEAR = Measure("identity distance", "likeness", "less", 0.2145, 0.2, 0.38, base=0.51, ceiling=0.18)
+SHARP = Measure("sharpness", "damage", "same", 869.0, base=652.0)
+
+
+def test_a_measure_is_a_row_with_its_interval_its_control_and_its_ceiling() -> None:
+    base = Score(0, 0.51, 1.0, measures=(replace(NEAR, value=0.51, low=None, high=None), replace(SHARP, value=652.0)))
+    shown = _measures([base, Score(1, 0.2145, 1.0, measures=(NEAR, SHARP, replace(SHARP, name="noise", value=None)))])
+    assert [dict(record.data) for record in shown.records] == [
+        {
+            "about": "likeness",
+            "measure": "identity distance",
+            "better": "↓ less",
+            "base model": "0.51",
+            "epoch 1": "0.214 (0.2 to 0.38)",
+            "ceiling": "0.18",
+        },
+        {
+            "about": "damage",
+            "measure": "sharpness",
+            "better": "= as the base model",
+            "base model": "652",
+            "epoch 1": "869",
+            "ceiling": "",
+        },
+        {
+            "about": "damage",
+            "measure": "noise",
+            "better": "= as the base model",
+            "base model": "",
+            "epoch 1": "",
+            "ceiling": "",
+        },
+    ]
+
+
+def test_who_chose_is_told() -> None:
+    score = Score(1, 0.2, 1.0)
+    assert _role(score) == ""
+    assert _role(replace(score, runner_up=True)) == "runner-up"
+    assert _role(replace(score, chosen=True)) == "✓"
+    assert _role(replace(score, chosen=True, picked=True)) == "✓ picked by a person"
