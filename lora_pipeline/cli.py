@@ -146,13 +146,15 @@ def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
 
 @app.command()
 def status(name: str, home: Home = None) -> None:
-    """What is fresh, what is stale and why, what each stage kept and dropped, what the pictures show and what is missing."""
+    """What is fresh, what is stale and why, what each stage kept and dropped, which faces are unsure, what the pictures show and lack."""
     from lora_pipeline import flow
     from lora_pipeline import trigger as trigger_word
-    from lora_pipeline.summary import agreed, coverage, standing
+    from lora_pipeline.summary import agreed, coverage, standing, unsettled
 
     work = flow.work(_store(home), name)
     print(agreed(work), standing(flow.status(work)), sep="\n\n")
+    if words := unsettled(work):
+        print(f"\n{words}")
     if (seen := flow.coverage(work)).pictures:
         print(f"\n{coverage(seen)}")
     if (judged := trigger_word.judged(work.subject.trigger, work.settings)).against:

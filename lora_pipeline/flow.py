@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lora_pipeline import consent, lineage, manifest, recall, verdicts
+from lora_pipeline import consent, lineage, manifest, people, recall, verdicts
 from lora_pipeline.errors import PipelineError, SettingsError, SubjectError
 from lora_pipeline.families import give_back_memory
 from lora_pipeline.manifest import Manifest, Outcome, Stale
 from lora_pipeline.pictures import save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Example, Photo, Quality, Row, Score
+from lora_pipeline.records import Example, Face, Photo, Quality, Row, Score
 from lora_pipeline.settings import Settings
 from lora_pipeline.stages import collect as collecting
 from lora_pipeline.stages import conceal as concealing
@@ -96,14 +96,32 @@ def curate(work: Work) -> Outcome:
 def crop(work: Work) -> Outcome:
     """`curated_photos` → `face_crops`. Crops that need not be square take the shapes of the training set's buckets."""
     subject, settings = work.subject, work.settings
-    return cropping.crop(
+    outcome = cropping.crop(
         work.made("curate"),
         work.folder("crop"),
         settings.crop,
         subject.kind,
-        subject.reference,
+        subject.references,
         work.progress,
         encoding.buckets(settings.encode),
+        people.read(work.store.subject(subject.name)),
+        subject.class_word,
+    )
+    give_back_memory()  # as after `describe`: what looked for things and expressions
+    return outcome
+
+
+def faces(work: Work) -> list[Face]:
+    """The faces of all photos, and whose they are as `crop` last decided, in order of photo and place."""
+    decided = cropping.decided_faces(work.folder("crop"))
+    return [face for _, found in sorted(decided.items()) for face in sorted(found, key=lambda face: face.box)]
+
+
+def unsure(faces: Sequence[Face]) -> list[Face]:
+    """Those that a person is to settle, the nearest to the subject first."""
+    return sorted(
+        (face for face in faces if face.whose == "unsure"),
+        key=lambda face: (face.distance or 0.0, face.photo, face.box),
     )
 
 

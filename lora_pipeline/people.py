@@ -49,7 +49,9 @@ class People:
     def whose(self, face_id: str) -> Whose | None:
         """Whose the face is; None if nothing is said of it."""
         word = self.decisions.get(face_id)
-        return next((own for own in WORDS if own == word), None if word is None else "stranger")
+        if word is None:
+            return None
+        return word if word in WORDS else "stranger"
 
     def name(self, face_id: str) -> str:
         """The name of the stranger whose face it is; empty if none is said."""

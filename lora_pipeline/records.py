@@ -19,7 +19,7 @@ About = Literal["likeness", "prompt", "memorising", "freedom", "drift", "damage"
 KNOWN_ONLY = 0.0
 """Confidence of a face that the photo library knows and the detector did not find: every find of a detector's scores higher."""
 
-_IF_ASKED = {"pitch_deg", "roll_deg", "expression"}
+_IF_ASKED = {"pitch_deg", "roll_deg", "expression", "thing"}
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Face(Record):
         confidence: the detector's own score (its scale differs by detector); `KNOWN_ONLY` of a face that it did not find.
         landmarks: (x, y) points, pixels of the upright photo: outer and inner corner of the picture's right eye, the same
             of its left eye, base of the nose (dlib's five points).
-        descriptor: identity vector of 128 numbers (dlib's ResNet); two of one person lie under 0.6 (Euclidean).
+        descriptor: identity vector, 128 numbers of dlib's ResNet or 512 of InsightFace's; two of one person lie under 0.6 (Euclidean).
         yaw_deg: head yaw from the landmarks, positive when the nose points to the picture's right; about ±10.
         whose: the subject's, a stranger's, too unsure to say (hidden as a stranger's is), or, by a person's word, no face at all.
         known: whether the photo library says that it is the subject's.
@@ -196,6 +196,7 @@ class Crop(Record):
         photo_digest: SHA-256 of the photo's file.
         tags: as in `Photo`.
         pitch_deg, roll_deg, expression: as in `Face`.
+        thing: the pet or product in the crop's own pixels, if it was looked for.
     """
 
     photo: str
@@ -211,6 +212,7 @@ class Crop(Record):
     pitch_deg: float | None = None
     roll_deg: float | None = None
     expression: tuple[tuple[str, float], ...] = ()
+    thing: Box | None = None
 
     def data(self) -> dict[str, Value]:
         """Without what is measured only where it is asked for, if it is not: a row keeps the key that it has had before."""

@@ -236,12 +236,18 @@ class CropSettings(Section):
     """Which face is the subject's, and what is cut out around it."""
 
     detector: Annotated[
-        Literal["dlib_hog", "dlib_cnn", "yolo"],
+        Literal["dlib_hog", "dlib_cnn", "yolo", "insightface"],
         Field(
-            description="Face detector: dlib_hog (CPU, ships), dlib_cnn (slow on a CPU, finds turned and half faces) or yolo (GPU, needs weights)."
+            description="Face detector: dlib_hog (CPU, ships), dlib_cnn (slow on a CPU, finds turned and half faces), yolo (GPU, needs weights) or insightface (tells identities too; its weights are for non-commercial research only)."
         ),
     ] = "dlib_hog"
     yolo_weights: Annotated[str, Field(description="Weights file for the yolo detector, such as face_yolov8n.pt.")] = ""
+    insightface_models: Annotated[
+        str,
+        Field(
+            description="Folder of the ONNX files for the insightface detector, such as ~/.insightface/models/buffalo_l."
+        ),
+    ] = ""
     search_px: Annotated[
         int,
         Field(
@@ -250,6 +256,44 @@ class CropSettings(Section):
             description="Faces are searched for in the photo at this size of its long side (pixels, 256 to 4096).",
         ),
     ] = 1024
+    head_pose: Annotated[
+        bool,
+        Field(
+            description="Whether pitch and roll of the subject's head are measured too (degrees), by dlib's 68 landmarks, whose training pictures (iBUG 300-W) are for non-commercial research."
+        ),
+    ] = False
+    expression_model: Annotated[
+        str,
+        Field(
+            description="Folder or hub id of an image classifier that reads the subject's expression, any of transformers' image-classification; empty: none is asked."
+        ),
+    ] = ""
+    expression_revision: Annotated[str, Field(description="Commit of that hub id; empty for its newest.")] = ""
+    subject_model: Annotated[
+        str,
+        Field(
+            description="Folder or hub id of a Grounding DINO that finds a pet or product by its name, such as IDEA-Research/grounding-dino-tiny; empty: the whole picture is the subject's."
+        ),
+    ] = ""
+    subject_revision: Annotated[str, Field(description="Commit of that hub id; empty for its newest.")] = ""
+    subject_prompt: Annotated[
+        str, Field(description="What the pet or product is looked for as, such as 'a red mug'; empty: the class word.")
+    ] = ""
+    subject_score: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="A photo on which nothing scores more is left out (0 to 1, as Grounding DINO counts).",
+        ),
+    ] = 0.3
+    segment_model: Annotated[
+        str,
+        Field(
+            description="Folder or hub id of a SAM that cuts out what subject_model found, such as facebook/sam-vit-base: a mask beside each crop; empty: no mask."
+        ),
+    ] = ""
+    segment_revision: Annotated[str, Field(description="Commit of that hub id; empty for its newest.")] = ""
     min_face_px: Annotated[
         int,
         Field(
@@ -352,6 +396,12 @@ class CropSettings(Section):
                 near = difflib.get_close_matches(name, COVERED, n=1, cutoff=0.5)
                 hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COVERED)}, expression <label>"
                 raise ValueError(f"coverage cannot ask for '{name}'; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_cut_out(self) -> Self:
+        if self.segment_model and not self.subject_model:
+            raise ValueError("segment_model cuts out what subject_model finds; name that too")
         return self
 
 

@@ -172,7 +172,8 @@ class Subject(Section):
     ]
     recipe: Annotated[str, Field(description="Name of the recipe to start from.")]
     reference: Annotated[
-        Path | None, Field(description="A photo that shows the subject alone, to know its face by.")
+        Path | tuple[Path, ...] | None,
+        Field(description="A photo that shows the subject alone, to know its face by, or a list of such photos."),
     ] = None
     consent: Annotated[
         Consent | None, Field(description="For a person: who agreed, when, to what. Without it nothing is trained.")
@@ -204,13 +205,18 @@ class Subject(Section):
         assert origin is not None  # by _photos_from_somewhere and _one_of_them
         return origin
 
+    @property
+    def references(self) -> tuple[Path, ...]:
+        """The reference photos, none or more."""
+        return (self.reference,) if isinstance(self.reference, Path) else self.reference or ()
+
     def placed(self, folder: Path) -> Self:
         """With relative paths made absolute, under the subject's folder."""
         changes: dict[str, object] = {}
         if self.photos is not None:
             changes["photos"] = folder / self.photos.expanduser()
         if self.reference is not None:
-            changes["reference"] = folder / self.reference.expanduser()
+            changes["reference"] = tuple(folder / path.expanduser() for path in self.references)
         if self.source is not None and self.source.photoprism is not None:
             library = self.source.photoprism.placed(folder)
             changes["source"] = self.source.model_copy(update={"photoprism": library})

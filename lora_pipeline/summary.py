@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_pipeline import consent, trigger
-from lora_pipeline.flow import STEPS, Standing, Work, recalled_runs
+from lora_pipeline import consent, people, trigger
+from lora_pipeline.flow import STEPS, Standing, Work, recalled_runs, unsure
+from lora_pipeline.flow import faces as faces_of
 from lora_pipeline.manifest import Report
+from lora_pipeline.models.faces import terms
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Score
 from lora_pipeline.settings import Section, Settings
@@ -32,6 +34,7 @@ def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) ->
         else:
             rows.append((step.noun, "did not run", "", "", "", ""))
     lines = [f"{work.subject.name}", *_columns(rows)]
+    lines += terms(work.settings.crop)
     if faults:
         lines += ["", *faults]
     if faults and STEPS[-1].noun not in reports:  # a check that only warns has stopped nothing
@@ -103,6 +106,18 @@ def standing(standings: Sequence[Standing]) -> str:
         if new:
             lines += ["", f"{one.step.noun} left out:", *(f"  {row.id}: {row.reason}" for row in new)]
     return "\n".join(lines)
+
+
+def unsettled(work: Work) -> str:
+    """The faces that nobody knows whose they are, and where a person says so; empty if there are none."""
+    folder = work.store.subject(work.subject.name)
+    said = people.read(folder).decisions  # those of them that the next run will know
+    faces = [face for face in unsure(faces_of(work)) if face.id not in said]
+    if not faces:
+        return ""
+    file = folder / people.FILE
+    head = f"{len(faces)} unsure face{'s' if len(faces) > 1 else ''}, hidden; say whose in {file} ({', '.join(people.WORDS)}, or a name):"
+    return "\n".join([head, *(f"  {face.id}: distance {face.distance:.3f}" for face in faces)])
 
 
 def trigger_words(name: str, settings: Settings) -> str:

@@ -36,7 +36,7 @@ def test_what_stands_in_the_file(store: Store) -> None:
     ann = load(store, "ann")
     assert (ann.name, ann.kind, ann.trigger, ann.class_word) == ("ann", "person", "ohwx", "woman")
     assert ann.photos == store.subject("ann") / "photos"
-    assert ann.reference is None
+    assert ann.references == ()
     assert ann.consent is not None
     assert str(ann.consent.given_on) == "2026-01-02"
     assert ann.whole_settings().curate.min_sharpness == 12
@@ -48,7 +48,9 @@ def test_where_photos_and_reference_are(store: Store, monkeypatch: pytest.Monkey
     put(store, GOOD.replace("photos: photos", "photos: ~/pictures\nreference: me.jpg"))
     ann = load(store, "ann")
     assert ann.photos == tmp_path / "pictures"
-    assert ann.reference == store.subject("ann") / "me.jpg"
+    assert ann.references == (store.subject("ann") / "me.jpg",)
+    put(store, GOOD.replace("photos: photos", "photos: ~/pictures\nreference: [me.jpg, ~/also.jpg]"))
+    assert load(store, "ann").references == (store.subject("ann") / "me.jpg", tmp_path / "also.jpg")
 
 
 @pytest.mark.parametrize(

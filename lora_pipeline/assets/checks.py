@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from lora_pipeline import consent, flow, trigger
+from lora_pipeline import consent, flow, people, trigger
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import Work
 from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Face
 from lora_pipeline.stages.crop import Coverage
 from lora_pipeline.stages.describe import names
 from lora_pipeline.stages.fit import objections
@@ -29,6 +30,12 @@ ENOUGH = dg.AssetCheckSpec(
 )
 ONE_IDENTITY = dg.AssetCheckSpec(
     "one_identity", asset="face_crops", blocking=True, description="The subject's face is in most of the kept photos."
+)
+PEOPLE_FOUND = dg.AssetCheckSpec(
+    "people_found",
+    asset="face_crops",
+    blocking=False,
+    description="Every face that `people.yaml` speaks of is there, and every word in it is meant as it stands.",
 )
 COVERAGE = dg.AssetCheckSpec(
     "coverage",
@@ -137,6 +144,13 @@ def covered(work: Work, coverage: Coverage) -> dg.AssetCheckResult:
     plan = "all that the coverage plan asks for" if work.settings.crop.coverage else "there is no coverage plan"
     there = f"{coverage.pictures} pictures of {coverage.photos} photos: {plan}"
     return result(COVERAGE, not coverage.missing, "; ".join(coverage.missing) or there)
+
+
+def people_found(work: Work, faces: Sequence[Face]) -> dg.AssetCheckResult:
+    """What `people.yaml` says is said of faces that there are."""
+    said = people.read(work.store.subject(work.subject.name))
+    doubts = said.doubts({face.id for face in faces})
+    return result(PEOPLE_FOUND, not doubts, "; ".join(doubts) or f"{len(said.decisions)} faces are settled by hand")
 
 
 def strangers_hidden(crops: Manifest, made: Manifest) -> dg.AssetCheckResult:

@@ -1,29 +1,53 @@
 """`face_crops`."""
 
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from lora_pipeline import flow
-from lora_pipeline.assets.checks import COVERAGE, ONE_IDENTITY, covered, one_identity
-from lora_pipeline.assets.report import sheet, table
+from lora_pipeline.assets.checks import COVERAGE, ONE_IDENTITY, PEOPLE_FOUND, covered, one_identity, people_found
+from lora_pipeline.assets.report import MAX_PICTURES, picture, sheet, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
+from lora_pipeline.models.faces import terms
+from lora_pipeline.records import Face, Quality
 from lora_pipeline.stages.crop import Coverage
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-@stage("face_crops", after=["curated_photos"], checks=[ONE_IDENTITY, COVERAGE])
+ROUND_A_FACE = 0.6
+"""What is shown around an unsure face on each side, as a share of its box's: its hair tells a person more than its box."""
+
+
+@stage("face_crops", after=["curated_photos"], checks=[ONE_IDENTITY, COVERAGE, PEOPLE_FOUND])
 def face_crops(work: Work, outcome: Outcome) -> Shown:
     """Cut-outs of the subject at the training size, in several framings; of kinds without faces, the whole pictures."""
     framings = Counter(str(row.data["framing"]) for row in outcome.manifest.kept)
-    coverage = flow.coverage(work)
-    shown = {
+    coverage, faces = flow.coverage(work), flow.faces(work)
+    shown: dict[str, Any] = {
         "crops": sheet(outcome.manifest, outcome.manifest.kept),
         "framings": dict(framings),
         "coverage": coverage_table(coverage),
         "missing": "; ".join(coverage.missing) or "nothing that the plan asks for",
+        "faces": dict(Counter(face.whose for face in faces)),
     }
-    return shown, [one_identity(work, outcome.manifest, len(work.made("curate").kept)), covered(work, coverage)]
+    if told := terms(work.settings.crop):
+        shown["terms of the models that were chosen"] = "; ".join(told)
+    if masked := [row for row in outcome.manifest.kept if "subject_mask" in row.files]:
+        shown["masks of the subject"] = sheet(outcome.manifest, masked, "subject_mask")
+    if unsure := flow.unsure(faces):
+        columns = ("face (to settle in people.yaml)", "photo", "distance to the subject")
+        shown["unsure faces"] = table(columns, [(face.id, face.photo, f"{face.distance:.3f}") for face in unsure])
+        shown["unsure faces, in the table's order"] = picture(unsure_sheet(work, unsure), "unsure faces")
+    return shown, [
+        one_identity(work, outcome.manifest, len(work.made("curate").kept)),
+        covered(work, coverage),
+        people_found(work, faces),
+    ]
 
 
 def coverage_table(coverage: Coverage) -> dg.TableMetadataValue:
@@ -42,3 +66,22 @@ def coverage_table(coverage: Coverage) -> dg.TableMetadataValue:
             for cell in coverage.cells
         ],
     )
+
+
+def unsure_sheet(work: Work, faces: Sequence[Face]) -> "Image":
+    """Those faces with what is around them, each in its frame, with its number in the photo, its distance and its photo's name."""
+    from PIL import ImageDraw
+
+    from lora_pipeline.pictures import contact_sheet, open_upright
+
+    photos = {row.id: Quality.of(row) for row in work.made("curate").kept}
+    pictures: list[Image] = []
+    for face in faces[:MAX_PICTURES]:
+        left, top, right, bottom = face.box
+        photo = open_upright(Path(photos[face.photo].path))
+        around = round(ROUND_A_FACE * (right - left))
+        ImageDraw.Draw(photo).rectangle((left, top, right - 1, bottom - 1), outline="red", width=max(1, around // 20))
+        region = (max(0, left - around), max(0, top - around), right + around, bottom + around)
+        pictures.append(photo.crop((*region[:2], min(region[2], photo.width), min(region[3], photo.height))))
+    labels = [f"#{face.id.rpartition('#')[2]}  {face.distance:.2f}  {face.photo}" for face in faces[:MAX_PICTURES]]
+    return contact_sheet(pictures, labels, columns=6, side_px=144)

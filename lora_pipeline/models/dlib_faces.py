@@ -1,7 +1,7 @@
-"""dlib's face detectors, its five landmarks and its identity descriptor.
+"""dlib's face detectors, its five landmarks and its identity descriptor; its 68 landmarks where they are asked for.
 
 Files come with the package `face_recognition_models`; they are only looked up, since importing that package needs
-`pkg_resources`, which is gone. Licences of the three files used: CC0.
+`pkg_resources`, which is gone. Licences of the three files used: CC0. A fourth, `Landmarks68`, is another matter.
 
 The HOG detector sees frontal faces of 80 px and more. So a picture is searched three times:
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from lora_pipeline.errors import ModelError
 from lora_pipeline.models.faces import Found, Points
 from lora_pipeline.records import Box
+from lora_pipeline.store import digest_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
 
 CNN = "mmod_human_face_detector.dat"
 LANDMARKS = "shape_predictor_5_face_landmarks.dat"
+ALL_LANDMARKS = "shape_predictor_68_face_landmarks.dat"
 DESCRIPTOR = "dlib_face_recognition_resnet_model_v1.dat"
+
+TERMS = (
+    "dlib's 68 landmarks (crop.head_pose) were trained on iBUG 300-W, whose pictures are for non-commercial research; "
+    "ask Imperial College London before a product is made with them"
+)
 
 SURE = 0.1
 """Least HOG score that counts at `search_px`."""
@@ -102,20 +109,7 @@ class Describer:
         The predictor starts from the box, and a detector's boxes come in steps of a fifth of their size; one box alone gives
         points that are off by more than the turn of a head moves them.
         """
-        import numpy as np
-
-        centre_x, centre_y, side = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1])
-        all_points: list[list[tuple[float, float]]] = []
-        for scale in (0.88, 1.0, 1.14):
-            for right in (-0.06, 0.0, 0.06):
-                for down in (-0.06, 0.0, 0.06):
-                    x, y, half = centre_x + right * side, centre_y + down * side, side * scale / 2
-                    shape = self._predictor(
-                        pixels, _dlib().rectangle(round(x - half), round(y - half), round(x + half), round(y + half))
-                    )
-                    all_points.append([(point.x, point.y) for point in shape.parts()])
-        middle = np.median(np.array(all_points, dtype=np.float64), axis=0)
-        return tuple((float(x), float(y)) for x, y in middle)
+        return _points(self._predictor, pixels, box)
 
     def located(self, picture: "Image", box: Box, confidence: float) -> Found:
         """See `FaceDetector.located`."""
@@ -139,6 +133,55 @@ class Describer:
             float(number)
             for number in self._network.compute_face_descriptor(pixels, _dlib().full_object_detection(box, points))
         )
+
+
+@dataclass(frozen=True)
+class Landmarks68:
+    """The 68 points of a face whose box is known (iBUG's numbering, from 0): jaw 0 to 16, brows to 26, nose to 35, eyes to 47, mouth to 67.
+
+    Args:
+        file: dlib's model file. It was trained on iBUG 300-W, pictures that are for non-commercial research; say so to who chooses it.
+    """
+
+    file: Path
+
+    @classmethod
+    def open(cls) -> "Landmarks68":
+        """Find the file. Raises ModelError."""
+        return cls(model_file(ALL_LANDMARKS))
+
+    @property
+    def identity(self) -> str:
+        """Its digest, for a memo's key."""
+        return f"dlib {digest_file(self.file)}"
+
+    @cached_property
+    def _predictor(self) -> Any:
+        return _dlib().shape_predictor(str(self.file))
+
+    def points(self, picture: "Image", box: Box) -> Points:
+        """68 points, (x, y) in pixels of the picture. Those of a face cut by the picture's edge may lie outside it."""
+        import numpy as np
+
+        return _points(self._predictor, np.asarray(picture.convert("RGB")), box)
+
+
+def _points(predictor: Any, pixels: "NDArray[np.uint8]", box: Loose) -> Points:
+    """See `Describer.landmarks`."""
+    import numpy as np
+
+    centre_x, centre_y, side = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1])
+    all_points: list[list[tuple[float, float]]] = []
+    for scale in (0.88, 1.0, 1.14):
+        for right in (-0.06, 0.0, 0.06):
+            for down in (-0.06, 0.0, 0.06):
+                x, y, half = centre_x + right * side, centre_y + down * side, side * scale / 2
+                shape = predictor(
+                    pixels, _dlib().rectangle(round(x - half), round(y - half), round(x + half), round(y + half))
+                )
+                all_points.append([(point.x, point.y) for point in shape.parts()])
+    middle = np.median(np.array(all_points, dtype=np.float64), axis=0)
+    return tuple((float(x), float(y)) for x, y in middle)
 
 
 @dataclass(frozen=True)

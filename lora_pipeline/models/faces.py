@@ -1,4 +1,4 @@
-"""Finding faces and telling whose they are: one written protocol, behind which stand dlib (the default) and YOLO.
+"""Finding faces and telling whose they are: one written protocol, behind which stand dlib (the default), YOLO and InsightFace.
 
 Coordinates are pixels of the picture that was handed in: x to the right, y down, (left, top, right, bottom) with right and
 bottom exclusive.
@@ -68,7 +68,7 @@ class FaceDetector(Protocol):
         ...
 
     def describe(self, picture: "Image", found: Found) -> tuple[float, ...]:
-        """The identity vector of a face: 128 numbers, unit length or nearly; two of one person lie under 0.6 (Euclidean)."""
+        """The identity vector of a face: 128 numbers of unit length or nearly (InsightFace: 512); two of one person lie under 0.6 (Euclidean)."""
         ...
 
 
@@ -78,9 +78,21 @@ def open_detector(settings: CropSettings) -> FaceDetector:
         from lora_pipeline.models.yolo_faces import YoloFaces
 
         return YoloFaces.open(settings.yolo_weights)
+    if settings.detector == "insightface":
+        from lora_pipeline.models.insight_faces import InsightFaces
+
+        return InsightFaces.open(settings.insightface_models)
     from lora_pipeline.models.dlib_faces import DlibFaces
 
     return DlibFaces.open(cnn=settings.detector == "dlib_cnn")
+
+
+def terms(settings: CropSettings) -> list[str]:
+    """What the makers of the models that the settings name allow less than everything, a sentence each."""
+    from lora_pipeline.models import dlib_faces, insight_faces
+
+    told = [insight_faces.TERMS] if settings.detector == "insightface" else []
+    return told + ([dlib_faces.TERMS] if settings.head_pose else [])
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Where a captioner's weights lie: in a folder, or on the hub under an id."""
+"""Where a model's weights lie: in a folder, or on the hub under an id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lora_pipeline.errors import ModelError
 from lora_pipeline.store import digest_bytes
@@ -81,6 +82,18 @@ class Place:
         """That the weights cannot be opened, in words."""
         why = (str(error).splitlines() or [type(error).__name__])[0]
         return ModelError(f"{self.setting}: the weights {self.model} cannot be opened ({why}); {self.how}")
+
+
+def opened(place: Place, *classes: Any) -> tuple[Any, ...]:
+    """`from_pretrained` of each class; models in evaluation, on the first CUDA device if there is one. Raises ModelError."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        parts = [one.from_pretrained(place.where, revision=place.commit) for one in classes]
+    except (OSError, ValueError) as error:
+        raise place.missing(error) from error
+    return tuple(part.eval().to(device) if isinstance(part, torch.nn.Module) else part for part in parts)
 
 
 def download(id: str, setting: str) -> str:

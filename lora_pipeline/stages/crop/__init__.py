@@ -1,7 +1,9 @@
 """crop: kept photos → faces (box, landmarks, identity, whose it is) and crops at the training size in several framings.
 
 Four tables lie in the stage's folder: `faces` (the search, remembered a photo), `decided` (whose each face is), `shots` (sharpness at
-the face, light and background, remembered a photo), and the manifest with a row a crop; and `coverage.json`: what the crops show. A photo without the subject's face, or that cannot be used, is one row with its reason.
+the face, light and background, remembered a photo), and the manifest with a row a crop; and `coverage.json`: what the crops show. Where
+they are asked for, also `poses` and `expressions` (remembered a face), `things` and `cut_out` (where a pet or product is, remembered a
+photo). A photo without the subject's face, or that cannot be used, is one row with its reason.
 """
 
 from lora_pipeline.stages.crop.angle import yaw_deg

@@ -6,20 +6,23 @@ from pathlib import Path
 
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, is_planning, key_of, read, refresh
+from lora_pipeline.people import People
 from lora_pipeline.pictures import open_upright, save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import KNOWN_ONLY, Box, Crop, Face, Framing, Kind, Quality, State, Value
+from lora_pipeline.records import KNOWN_ONLY, Box, Crop, Face, Framing, Kind, Quality, Row, State, Value
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.choice import Candidate, choose
 from lora_pipeline.stages.crop.coverage import Coverage, cover, level, shares, shown, yaw_cell
 from lora_pipeline.stages.crop.framing import Cut, Placing, Size, inside, plan
+from lora_pipeline.stages.crop.looks import with_looks
 from lora_pipeline.stages.crop.search import Searched, SearchSettings, faces_of, find_faces
 from lora_pipeline.stages.crop.shot import SHOTS, Pictured, Shot, measure_shots
-from lora_pipeline.stages.crop.whose import Faces, decide, decided_faces, write_decided
+from lora_pipeline.stages.crop.thing import Things, find_things, with_close
+from lora_pipeline.stages.crop.whose import Faces, decide, decided_faces, passers_by, write_decided
 from lora_pipeline.store import digest_file
 
 CODE_VERSION = "1"
-PICTURES = "crops"
+PICTURES, SUBJECT_MASKS = "crops", "subject_masks"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class _Task:
     reason: str = ""
     state: State = "dropped"
     data: tuple[tuple[str, Value], ...] = ()
+    mask: Path | None = None
+    mask_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class _Planned:
     cuts: tuple[Cut, ...] = ()
     refused: str = ""
     state: State = "dropped"
+    thing: Box | None = None
+    mask: tuple[Path, str] | None = None  # see `Things.masks`
 
 
 def crop(
@@ -51,14 +58,17 @@ def crop(
     folder: Path,
     settings: CropSettings,
     kind: Kind,
-    reference: Path | None,
+    reference: Path | Sequence[Path] | None,
     progress: Progress = silent,
     buckets: Sequence[Size] = (),
+    people: People | None = None,
+    class_word: str = "",
 ) -> Outcome:
     """Find the faces in every kept photo, say which are the subject's, and cut crops at the training size.
 
     - **person**: crops in `settings.framings` around the subject's face. A photo without it is a dropped row.
-    - **pet, product**: the whole picture. Faces are searched for all the same: each is a passer-by's, to be hidden.
+    - **pet, product**: the whole picture; where `settings.subject_model` finds the subject, also a close crop about it. Faces are
+      searched for all the same: each is a passer-by's, to be hidden.
     - **style**: the whole picture. Faces are part of a style, so none is searched for and none hidden.
 
     Where fewer pictures are wanted than can be cut (`settings.framing_shares`, `settings.best`), `choice.choose` says which; the others
@@ -66,18 +76,22 @@ def crop(
 
     Args:
         curated: rows are `records.Quality`; only kept ones are read.
-        folder: the stage's. Row ids are `photo@framing`, data those of `records.Crop`, file role `picture` (PNG, RGB). Photos
-            that give no crop are rows with the photo's id.
-        reference: a photo of the subject, to know its face by; the largest face on it counts. Only for a person.
+        folder: the stage's. Row ids are `photo@framing`, data those of `records.Crop`, file roles `picture` (PNG, RGB) and,
+            where a segmenter cut the subject out, `subject_mask` (PNG, 8-bit grey, the picture's size: 255 where the subject is).
+            Photos that give no crop are rows with the photo's id.
+        reference: photos of the subject, to know its face by; the largest face on each counts. Only for a person.
         buckets: sizes (width, height) of which each crop takes one, if `settings.shape` says so.
+        people: whose face is whose by hand, which wins.
+        class_word: what a pet or product is looked for as, if `settings.subject_prompt` is empty.
 
     Returns:
         The crops; the report counts crops, and its seconds are those of the search too.
 
     Raises:
         ModelError: the detector's weights are missing.
-        SubjectError: the reference photo is missing or no face is found on it.
+        SubjectError: a reference photo is missing or no face is found on it.
     """
+    people = people or People()
     photos = {row.id: Quality.of(row) for row in curated.kept}
     search = SearchSettings.of(settings)
     found: Faces = {}
@@ -95,10 +109,11 @@ def crop(
         found = {row.id: faces_of(row) for row in outcome.manifest.kept}
         failed = {row.id: row.reason for row in outcome.manifest.rows if row.state == "failed"}
     if kind == "person":
-        descriptor = None if reference is None else _reference(reference, folder, search)
-        found = decide(found, settings.same_person_distance, descriptor)
+        references = [reference] if isinstance(reference, Path) else list(reference or ())
+        found = decide(found, settings.same_person_distance, _reference(references, folder, search), people)
+        found = with_looks(found, photos, folder, settings, progress)
     else:
-        found = {id: tuple(replace(face, whose="stranger") for face in faces) for id, faces in found.items()}
+        found = passers_by(found, people)
     write_decided(folder, found)
 
     shapes = buckets if settings.shape == "bucket" else ()
@@ -106,6 +121,10 @@ def crop(
         id: _planned(photo, found.get(id, ()), failed.get(id, ""), settings, kind, shapes)
         for id, photo in photos.items()
     }
+    if settings.subject_model and kind in ("pet", "product"):
+        things = find_things(photos, folder, settings, settings.subject_prompt or class_word, progress)
+        planned = {id: _about_thing(id, one, things, settings) for id, one in planned.items()}
+        seconds += things.seconds
     measured = measure_shots(
         {
             id: Pictured(
@@ -151,11 +170,25 @@ def coverage(folder: Path, settings: CropSettings) -> Coverage:
     return cover(read(folder), subjects, shots, settings)
 
 
-def _reference(path: Path, folder: Path, search: SearchSettings) -> tuple[float, ...]:
-    if not path.is_file():
-        raise SubjectError(f"the reference photo {path} is not there; mend `reference` in subject.yaml, or take it out")
-    photo = Searched("reference", path, digest_file(path), None, search)
-    row = find_faces([photo], folder, search, name="reference").manifest.rows[0]
+def _reference(paths: Sequence[Path], folder: Path, search: SearchSettings) -> tuple[float, ...] | None:
+    """The mean descriptor of the largest faces of the reference photos; None if there are none."""
+    for path in paths:
+        if not path.is_file():
+            raise SubjectError(
+                f"the reference photo {path} is not there; mend `reference` in subject.yaml, or take it out"
+            )
+    if not paths:
+        return None
+    photos = [
+        Searched(f"reference {number}" if number else "reference", path, digest_file(path), None, search)
+        for number, path in enumerate(paths)
+    ]
+    manifest = find_faces(photos, folder, search, name="reference").manifest
+    descriptors = [_largest(manifest.row(photo.id), photo.path).descriptor for photo in photos]
+    return tuple(sum(numbers) / len(numbers) for numbers in zip(*descriptors, strict=True))
+
+
+def _largest(row: Row, path: Path) -> Face:
     if row.state == "failed":
         raise SubjectError(f"the reference photo {path} cannot be used: {row.reason}")
     faces = faces_of(row)
@@ -163,7 +196,7 @@ def _reference(path: Path, folder: Path, search: SearchSettings) -> tuple[float,
         raise SubjectError(
             f"no face is found on the reference photo {path}; name another as `reference` in subject.yaml"
         )
-    return max(faces, key=_area).descriptor
+    return max(faces, key=_area)
 
 
 def _area(face: Face) -> int:
@@ -174,15 +207,13 @@ def _planned(
     photo: Quality, faces: Sequence[Face], failed: str, settings: CropSettings, kind: Kind, shapes: Sequence[Size]
 ) -> _Planned:
     subject = max((face for face in faces if face.whose == "subject"), key=_area, default=None)
-    others = tuple(face for face in faces if face is not subject)
+    # By hand, several faces of one photo may be the subject's (a mirror): none is hidden, and the largest is what crops are about.
+    others = tuple(face for face in faces if face.whose in ("stranger", "unsure"))
     if failed:
         return _Planned(photo, subject, others, refused=failed, state="failed")
     if kind == "person":
         if subject is None:
-            many = f"{len(others)} stranger{'s' if len(others) > 1 else ''}"
-            return _Planned(
-                photo, None, others, refused=f"no face of the subject; {many}" if others else "no face found"
-            )
+            return _Planned(photo, None, others, refused=_nobody(others))
         height = max(subject.box[2] - subject.box[0], subject.box[3] - subject.box[1])
         if height < settings.min_face_px:
             words = f"the subject's face is {height} px high, at least {settings.min_face_px} are asked for"
@@ -207,6 +238,26 @@ def _planned(
         shapes,
     )
     return _Planned(photo, subject, others, tuple(cuts))
+
+
+def _nobody(others: Sequence[Face]) -> str:
+    """Why a photo does not show the subject."""
+    told: list[str] = []
+    for whose, plural in (("stranger", "s"), ("unsure", "")):
+        if many := sum(face.whose == whose for face in others):
+            told.append(f"{many} {whose}{plural if many > 1 else ''}")
+    return f"no face of the subject; {', '.join(told)}" if told else "no face found"
+
+
+def _about_thing(id: str, one: _Planned, things: Things, settings: CropSettings) -> _Planned:
+    """The same, with a close cut about the thing, or refused because it was not found."""
+    if one.refused:
+        return one
+    thing = things.boxes.get(id)
+    if thing is None:
+        return replace(one, cuts=(), refused=things.reasons[id])
+    cuts = with_close(one.cuts, one.photo.trim, thing, settings)
+    return replace(one, cuts=tuple(cuts), thing=thing, mask=things.masks.get(id))
 
 
 def _sharp(one: _Planned, shot: Shot | None, least: float) -> _Planned:
@@ -245,7 +296,7 @@ def _items(id: str, one: _Planned, left_out: Mapping[str, str]) -> list[Item[_Ta
 
 
 def _item(id: str, photo: Quality, cut: Cut, one: _Planned) -> Item[_Task]:
-    subject, others = one.subject, one.others
+    subject, others, mask = one.subject, one.others, one.mask
     boxes = [inside(face.box, cut.region, cut.size_px) for face in others]
     crop = Crop(
         photo=id,
@@ -258,12 +309,24 @@ def _item(id: str, photo: Quality, cut: Cut, one: _Planned) -> Item[_Task]:
         yaw_deg=subject.yaw_deg if subject else None,
         photo_digest=photo.digest,
         tags=photo.tags,
+        pitch_deg=subject.pitch_deg if subject else None,
+        roll_deg=subject.roll_deg if subject else None,
+        expression=subject.expression if subject else (),
+        thing=inside(one.thing, cut.region, cut.size_px) if one.thing else None,
     )
     name = f"{id}@{cut.framing}"
     # The photo's id may hold folders, and two photos of one name in them.
     file = f"{PICTURES}/{Path(id).stem}-{cut.framing}-{key_of(name)[:8]}.png"
-    task = _Task(Path(photo.path), crop, file, cut.reason, data=(("photo", id), ("framing", cut.framing)))
-    return Item(name, [photo.digest, crop.data(), cut.reason], task)
+    task = _Task(
+        Path(photo.path),
+        crop,
+        file,
+        cut.reason,
+        data=(("photo", id), ("framing", cut.framing)),
+        mask=mask[0] if mask else None,
+        mask_file=f"{SUBJECT_MASKS}/{Path(file).name}",
+    )
+    return Item(name, [photo.digest, crop.data(), cut.reason, *([mask[1]] if mask else [])], task)
 
 
 def _make(task: _Task, folder: Path) -> Made:
@@ -271,7 +334,11 @@ def _make(task: _Task, folder: Path) -> Made:
         return Made(dict(task.data), state=task.state, reason=task.reason)
     from PIL import Image
 
-    cut = task.crop
+    cut, files = task.crop, {"picture": task.file}
     picture = open_upright(task.photo).crop(cut.region)
     save(picture.resize((cut.width_px, cut.height_px), Image.Resampling.LANCZOS), folder / task.file)
-    return Made(cut.data(), {"picture": task.file})
+    if task.mask:
+        with Image.open(task.mask) as mask:
+            save(mask.crop(cut.region).resize((cut.width_px, cut.height_px)), folder / task.mask_file)
+        files["subject_mask"] = task.mask_file
+    return Made(cut.data(), files)

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from lora_pipeline.manifest import Item, Made, Outcome, refresh
 from lora_pipeline.models.faces import FaceDetector, identity, open_detector
@@ -27,12 +30,22 @@ class SearchSettings(Section):
     detector: str
     yolo_weights: str
     search_px: int
+    insightface_models: str = ""
 
     @classmethod
     def of(cls, settings: CropSettings) -> "SearchSettings":
         """The slice. The weights' file name stays out of the key where it is not read."""
         weights = settings.yolo_weights if settings.detector == "yolo" else ""
-        return cls(detector=settings.detector, yolo_weights=weights, search_px=settings.search_px)
+        models = settings.insightface_models if settings.detector == "insightface" else ""
+        return cls(
+            detector=settings.detector, yolo_weights=weights, search_px=settings.search_px, insightface_models=models
+        )
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where InsightFace is not asked, the key is the one from before it could be: no face is searched for again."""
+        told: dict[str, Any] = fields(self)
+        return {name: value for name, value in told.items() if name != "insightface_models" or value}
 
     def whole(self) -> CropSettings:
         """Crop settings with these, as `models.faces` takes them."""

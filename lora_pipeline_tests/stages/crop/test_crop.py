@@ -10,10 +10,12 @@ from PIL import Image
 from lora_pipeline.demo.world import Scene, draw, random_identity
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.manifest import Manifest, Outcome, Stale, planning, read
+from lora_pipeline.people import People
 from lora_pipeline.records import Crop
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop import crop, decided_faces, search, subject_descriptors
 from lora_pipeline.stages.crop.framing import iou
+from lora_pipeline.stages.crop.search import faces_of
 
 SETTINGS = CropSettings(size_px=64, search_px=480, same_person_distance=0.45, framings=("close", "medium"))
 SUBJECT, STRANGER, OTHER = (
@@ -156,6 +158,49 @@ def test_a_reference_photo_says_who_the_subject_is(manifest: Manifest, tmp_path:
     assert {one.data["photo"] for one in outcome.manifest.kept} == {"other.png"}
 
 
+def test_several_reference_photos_speak_by_their_mean(
+    photos: dict[str, Path], manifest: Manifest, outcome: Outcome, tmp_path: Path
+) -> None:
+    draw(SUBJECT, replace(SCENE, framing="close", shirt_colour="green")).picture.save(tmp_path / "a.jpg")
+    both = [photos["alone.png"], tmp_path / "a.jpg"]
+    told = crop(manifest, tmp_path / "crop", SETTINGS, "person", both)
+    assert told.manifest.digest == outcome.manifest.digest
+    descriptors = [faces_of(row)[0].descriptor for row in read(tmp_path / "crop", "reference").rows]
+    (face,) = decided_faces(tmp_path / "crop")["alone.png"]
+    apart = float(np.linalg.norm(np.array(descriptors[0]) - np.array(descriptors[1])))
+    assert apart > 0.05
+    assert face.distance == pytest.approx(apart / 2, abs=0.001)  # it is one of the two
+    with pytest.raises(SubjectError, match=r"nowhere\.jpg is not there"):
+        crop(manifest, tmp_path / "crop", SETTINGS, "person", [*both, tmp_path / "nowhere.jpg"])
+
+
+def test_what_is_said_by_hand_reaches_the_crops_and_nothing_else_is_made_again(
+    outcome: Outcome,
+    manifest: Manifest,
+    photos: dict[str, Path],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone = photos["alone.png"]
+    crop(manifest, folder, SETTINGS, "person", alone)
+    ids = {face.whose: face.id for face in decided_faces(folder)["beside.png"]}
+    other = next(iter(ids.keys() - {"subject"}))
+    assert sorted(ids.values()) == ["beside.png#1", "beside.png#2"]
+    monkeypatch.setattr("lora_pipeline.stages.crop.search.open_upright", None)  # nothing is searched again
+    said = People({ids[other]: "not_a_face"})
+    with planning(), pytest.raises(Stale):
+        crop(manifest, folder, SETTINGS, "person", alone, people=said)
+    told = crop(manifest, folder, SETTINGS, "person", alone, people=said)
+    assert row(told, "beside.png@medium").strangers == ()  # what is no face is not hidden
+    assert told.report.computed == 1  # in the close crop the stranger was not seen
+    told = crop(manifest, folder, SETTINGS, "person", alone, people=People({ids["subject"]: "Anna"}))
+    assert told.manifest.row("beside.png").reason.startswith("no face of the subject; ")
+    assert {face.name for face in decided_faces(folder)["beside.png"]} == {"Anna", ""}
+    told = crop(manifest, folder, SETTINGS, "person", alone, people=People({"other.png#1": "subject"}))
+    assert "other.png@medium" in {one.id for one in told.manifest.kept}
+    assert crop(manifest, folder, SETTINGS, "person", None).manifest.digest == outcome.manifest.digest
+
+
 @pytest.mark.parametrize(("name", "words"), [("nobody.png", "no face is found"), ("nowhere.png", "is not there")])
 def test_a_reference_without_a_face_is_refused_in_words(
     manifest: Manifest, photos: dict[str, Path], folder: Path, name: str, words: str
@@ -171,6 +216,9 @@ def test_of_a_pet_the_whole_picture_and_every_face_is_a_passer_bys(
     (cut,) = (Crop.of(one) for one in outcome.manifest.kept)
     assert (cut.framing, cut.face, len(cut.strangers)) == ("whole", None, 2)
     assert (cut.width_px, cut.height_px) == (72, 56)
+    said = People({"beside.png#1": "not_a_face"})
+    outcome = crop(curated([photos["beside.png"]]), tmp_path, SETTINGS, "pet", None, people=said)
+    assert [len(Crop.of(one).strangers) for one in outcome.manifest.kept] == [1]
 
 
 def test_a_style_has_its_faces_in_peace(photos: dict[str, Path], curated, tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ import csv
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lora_pipeline.manifest import Outcome
+from lora_pipeline.models.dlib_faces import Landmarks68
 from lora_pipeline.records import Box, Crop, Face
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop import crop, decided_faces
+from lora_pipeline.stages.crop.angle import pose_deg
 from lora_pipeline.stages.crop.framing import iou
 
 REAL = Path(__file__).parents[4] / "shared" / "data"
@@ -83,3 +86,22 @@ def test_no_face_is_seen_on_things_and_dogs(subject: str, curated, tmp_path: Pat
     crops = [Crop.of(row) for row in outcome.manifest.kept]
     assert [one.framing for one in crops] == ["whole"] * len(photos)
     assert all(one.strangers == () for one in crops)
+
+
+@pytest.mark.parametrize("name", ["portrait.jpg", "press_room.jpg", "standing_blue_room.jpg"])
+def test_a_real_head_that_is_turned_with_its_photo_rolls_as_far_and_nods_no_more(
+    name: str, outcome: Outcome, folder: Path
+) -> None:
+    (left, top, right, bottom) = decided_faces(folder)[name][0].box
+    side = right - left
+    with Image.open(REAL / "person_a" / "photos" / name) as opened:
+        around = opened.convert("RGB").crop((left - side, top - side, right + side, bottom + side))
+    box = (side, side, 2 * side, 2 * side)
+    told: dict[int, tuple[float, float]] = {}
+    for turned in (-15, 0, 15):
+        picture = around.rotate(-turned, resample=Image.Resampling.BICUBIC)  # Pillow turns to the left
+        _, pitch, roll = pose_deg(Landmarks68.open().points(picture, box))
+        told[turned] = pitch, roll
+    for turned in (-15, 15):
+        assert told[turned][1] - told[0][1] == pytest.approx(turned, abs=2)
+        assert told[turned][0] == pytest.approx(told[0][0], abs=4)

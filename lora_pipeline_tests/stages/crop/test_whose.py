@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora_pipeline.manifest import planning, read
+from lora_pipeline.people import People
 from lora_pipeline.records import KNOWN_ONLY, Face
 from lora_pipeline.stages.crop.whose import decide, decided_faces, subject_descriptors, write_decided
 
@@ -120,3 +121,98 @@ def test_a_face_that_the_detector_did_not_find_says_nothing_of_the_centre(tmp_pa
     assert subject_descriptors(tmp_path) == [faces["8"][0].descriptor, faces["9"][0].descriptor]
     # If there is none that it found, the guess is all there is.
     assert whose({**guessed, "8": (face("8", 7.1), face("8", 0.0))})["8"] == ["subject", "stranger"]
+
+
+def by_hand(
+    faces: dict[str, tuple[Face, ...]], reference: tuple[float, ...] | None = None, **said: str
+) -> dict[str, list[str]]:
+    """Whose the faces are, if of the face `p1_2` of photo 1, counted as `people` counts, that is said."""
+    people = People({id[1:].replace("_", "#"): word for id, word in said.items()})
+    return {photo: [one.whose for one in found] for photo, found in decide(faces, NEAR, reference, people).items()}
+
+
+def at(photo: str, left: int, *place: float) -> Face:
+    """A face at a place in the photo, so that it can be counted."""
+    return replace(face(photo, *place), box=(left, 0, left + 100, 100))
+
+
+COUPLE = {
+    "1": (at("1", 300, 5.0), at("1", 0, 0.0)),  # the face at the left is number 1, whichever was found first
+    "2": (at("2", 0, 5.1),),
+    "3": (at("3", 0, 5.2),),
+    "6": (at("6", 0, 5.15),),
+    "4": (at("4", 0, 0.1),),
+    "5": (at("5", 0, 9.0),),
+}
+
+
+def test_what_is_said_by_hand_holds_whatever_is_measured() -> None:
+    assert by_hand(COUPLE)["1"] == ["subject", "stranger"]
+    told = decide(COUPLE, NEAR, None, People({"4#1": "Anna", "3#1": "not_a_face", "5#1": "subject"}))
+    assert {face.id: (face.whose, face.name, face.by_hand) for found in told.values() for face in found} == {
+        "1#1": ("stranger", "", False),
+        "1#2": ("subject", "", False),
+        "2#1": ("subject", "", False),
+        "3#1": ("not_a_face", "", True),
+        "6#1": ("subject", "", False),
+        "4#1": ("stranger", "Anna", True),
+        "5#1": ("subject", "", True),
+    }
+
+
+def test_one_word_by_hand_overrules_the_majority() -> None:
+    """The person in the most photos is the partner: the subject's own face in a photo of both is marked, once."""
+    mine = {"1": ["stranger", "subject"], "2": ["stranger"], "3": ["stranger"], "4": ["subject"], "5": ["stranger"]}
+    mine["6"] = ["stranger"]
+    assert by_hand(COUPLE, p1_1="subject") == mine
+    # Or one of each alone: what is said of one alone would fit a twin, or a profile.
+    assert by_hand(COUPLE, p2_1="stranger", p4_1="subject") == mine
+    assert by_hand(COUPLE, p2_1="stranger")["3"] == by_hand(COUPLE, p4_1="subject")["3"] == ["subject"]
+
+
+def test_a_twin_that_is_settled_moves_the_subject_to_nobody_else() -> None:
+    faces = {str(n): (at(str(n), 0, n / 50), at(str(n), 200, 7.0 + n)) for n in range(3)}
+    faces |= {"t": (at("t", 0, 0.3),), "p": (at("p", 0, 2.0),)}
+    settled = by_hand(faces, pt_1="Anna", p0_1="subject")
+    assert settled == {**{str(n): ["subject", "stranger"] for n in range(3)}, "t": ["stranger"], "p": ["stranger"]}
+
+
+def test_a_face_in_profile_that_is_settled_by_hand_draws_no_other_along() -> None:
+    """It is far from the subject's others, and nothing speaks against the majority."""
+    faces = {str(n): (at(str(n), 0, n / 50),) for n in range(8)} | {"p": (at("p", 0, 2.0),), "q": (at("q", 0, 2.1),)}
+    assert by_hand(faces, pp_1="subject") == {
+        **{str(n): ["subject"] for n in range(8)},
+        "p": ["subject"],
+        "q": ["stranger"],
+    }
+
+
+def test_a_face_that_is_settled_feeds_the_centre_and_a_strangers_never_does() -> None:
+    faces = {str(n): (at(str(n), 0, 0.0),) for n in range(3)} | {"u": (at("u", 0, 0.65),), "v": (at("v", 0, 0.7),)}
+    assert by_hand(faces)["u"] == ["unsure"]
+    assert by_hand(faces)["v"] == ["stranger"]
+    assert by_hand(faces, pu_1="subject")["v"] == ["subject"]  # the centre is 0.1625 now
+    reference = (0.2, *[0.0] * 127)
+    assert by_hand(faces, reference, pu_1="subject")["v"] == ["subject"]
+    assert by_hand({**faces, "v": (at("v", 0, 0.85),)}, reference, pu_1="stranger")["v"] == ["unsure"]
+    assert by_hand({**faces, "v": (at("v", 0, 0.85),)}, reference, pu_1="subject")["v"] == ["subject"]
+
+
+def test_a_hand_wins_over_the_photo_library() -> None:
+    faces = {"1": (known("1", 0.0),), "2": (known("2", 0.1),), "3": (replace(at("3", 0, 3.0), known=True),)}
+    assert by_hand(faces, p3_1="stranger") == {"1": ["subject"], "2": ["subject"], "3": ["stranger"]}
+    both = {**faces, "3": (replace(at("3", 0, 0.1), known=True), at("3", 200, 7.0))}
+    assert by_hand(both, p3_2="subject")["3"] == ["unsure", "subject"]
+
+
+def test_if_every_face_is_anothers_by_hand_nobody_is_the_subject() -> None:
+    assert by_hand({"1": (at("1", 0, 0.0),), "2": (at("2", 0, 0.0),)}, p1_1="Anna", p2_1="Anna") == {
+        "1": ["stranger"],
+        "2": ["stranger"],
+    }
+
+
+def test_by_hand_a_photo_may_show_the_subject_twice() -> None:
+    faces = {"1": (at("1", 0, 0.0), at("1", 200, 0.3)), "2": (at("2", 0, 0.1),)}
+    assert by_hand(faces)["1"] == ["subject", "unsure"]
+    assert by_hand(faces, p1_1="subject", p1_2="subject")["1"] == ["subject", "subject"]
