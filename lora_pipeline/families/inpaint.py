@@ -4,6 +4,7 @@ A base that was not made for it is held to what surrounds the part at every step
 Diffusion", algorithm 1), as diffusers' pipelines do by themselves; a model that was made for it sees the surroundings.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lora_pipeline.errors import ModelError, PipelineError
 from lora_pipeline.families import best_device, family
 from lora_pipeline.families.stock import loaded, stock_class, to
-from lora_pipeline.families.weights import digest_of, weights_of
+from lora_pipeline.families.weights import digest_of, read_json, weights_of
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -43,10 +44,14 @@ class Inpainter:
 
     def check(self) -> None:
         """Make sure, before any other work, that the weights are there or can be had. Raises ModelError."""
+        if self.model and weights_of(self.model).is_file:
+            raise ModelError(f"conceal.inpaint_model {self.model}: set it to a diffusers folder or a hub id")
         if not self.model:
             family(self.base.family).check(self.base)
-        elif weights_of(self.model).is_file:
-            raise ModelError(f"conceal.inpaint_model {self.model}: set it to a diffusers folder or a hub id")
+        model = weights_of(self.model) if self.model else weights_of(self.base.model, self.base.revision)
+        index = read_json(model, "model_index.json")
+        if index is not None:
+            _class_for(str(index.get("_class_name")))
 
     @property
     def digest(self) -> str:
@@ -57,6 +62,9 @@ class Inpainter:
 
     def draw(self, picture: "Image", part: "Image", prompt: str, seed: int, steps: int, guidance: float) -> "Image":
         """The picture with a part of it drawn anew from noise, at the size that the model draws in, enlarged or reduced to its own.
+
+        The model never sees what was there: latents beside the part have looked into it, as far as the autoencoder reaches, so
+        it is painted over with the mean colour of the rest first.
 
         Args:
             picture: H×W, 8-bit RGB.
@@ -74,9 +82,12 @@ class Inpainter:
         import torch
         from PIL import Image
 
+        rest = np.asarray(picture)[np.asarray(part) == 0]
+        blank = picture.copy()
+        blank.paste(tuple(int(level) for level in rest.mean(0)) if len(rest) else (127, 127, 127), mask=part)
         values = self._pipeline(
             prompt=prompt,
-            image=picture,
+            image=blank,
             mask_image=part,
             strength=1.0,  # nothing of what was there is left in the noise
             generator=torch.Generator("cpu").manual_seed(seed),
@@ -98,8 +109,18 @@ class Inpainter:
         return pipeline
 
     def _of_the_base(self, device: str, dtype: str) -> Any:
+        import torch
+
         whole = family(self.base.family).pipeline(self.base, device, dtype)
-        pipeline = _class_for(type(whole).__name__).from_pipe(whole)
+        kind = _class_for(type(whole).__name__)
+        # It casts to a dtype that the parts have already, and warns of each.
+        log = logging.getLogger("diffusers.models.modeling_utils")
+        level = log.level
+        log.setLevel(logging.ERROR)
+        try:
+            pipeline = kind.from_pipe(whole, torch_dtype=getattr(torch, dtype))
+        finally:
+            log.setLevel(level)
         unet = getattr(pipeline, "unet", None)
         if unet is not None:
             # "4" is the pipeline's word for "not made for it"; the autoencoder says how many channels a latent has.
