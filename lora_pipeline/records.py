@@ -112,6 +112,7 @@ class Quality(Record):
         blocking: excess of a JPEG's steps between blocks, as a share of the mean step; 0 for none, over 1 for the worst.
         plain: share of pixels that equal their neighbours, 0 to 1: most of a screenshot's.
         tokens: words that its captions say of its weaknesses, if such photos are kept.
+        text_boxes: lines of writing, watermarks among them, pixels of the upright photo.
     """
 
     path: str
@@ -133,6 +134,7 @@ class Quality(Record):
     blocking: float = 0.0
     plain: float = 0.0
     tokens: tuple[str, ...] = ()
+    text_boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,14 @@ class CurateSettings(Section):
             description="Share of pixels like their neighbours over which a photo is dropped as a screenshot; 1 drops none, 0.6 suits cameras' photos (0 to 1).",
         ),
     ] = 1.0
+    max_text: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of the area over which writing and watermarks drop a photo; 1 drops none, its lines are only recorded (0 to 1).",
+        ),
+    ] = 1.0
     quality_tokens: Annotated[
         bool,
         Field(

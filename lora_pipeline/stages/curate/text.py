@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Luma = NDArray[np.uint8]
+Floats = NDArray[np.float64]
 
 LOOK_PX = 1024
 """Long side at which a photo is looked at; a smaller one at its own size."""
@@ -46,13 +47,13 @@ class _Strokes:
     """
 
     boxes: NDArray[np.int64]
-    width: NDArray[np.float64]
-    tone: NDArray[np.float64]
-    uneven: NDArray[np.float64]
-    contrast: NDArray[np.float64]
+    width: Floats
+    tone: Floats
+    uneven: Floats
+    contrast: Floats
 
     @property
-    def middle(self) -> NDArray[np.float64]:
+    def middle(self) -> Floats:
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
     @property
@@ -104,36 +105,35 @@ def _strokes(luma: Luma, stroke_px: int, dark: bool) -> _Strokes:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
     left, top, across, down, area = (stats[1:, column].astype(np.int64) for column in range(5))
     distance = cv2.distanceTransform(solid, cv2.DIST_L2, 3)
-    flat, inner = labels.ravel(), distance.ravel()
-    widest = np.zeros(count)
-    np.maximum.at(widest, flat, inner)
-    mean = np.bincount(flat, inner, count)[1:] / area
-    levels = luma.ravel().astype(np.float64)
-    tone = np.bincount(flat, levels, count)[1:] / area
-    uneven = np.sqrt(np.maximum(0, np.bincount(flat, levels**2, count)[1:] / area - tone**2))
-    contrast = np.bincount(flat, cut.ravel(), count)[1:] / area
+    within = np.flatnonzero(solid)
+    owner = labels.ravel()[within].astype(np.int64) - 1
+    inner, levels = distance.ravel()[within], luma.ravel()[within].astype(np.float64)
+    widest = np.zeros(count - 1, np.float32)
+    np.maximum.at(widest, owner, inner)
+    mean, tone, contrast, square = (
+        np.bincount(owner, values, count - 1) / area for values in (inner, levels, cut.ravel()[within], levels**2)
+    )
+    uneven = np.sqrt(np.maximum(0, square - tone**2))
     width = 4 * mean - 1  # of a bar of that width: the mean distance to its edge is (width + 1) / 4 or so
     tall = np.maximum(across, down)
     letters = (tall >= LEAST_PX) & (tall <= TALLEST * min(luma.shape)) & (area >= 8)
     letters &= np.minimum(across, down) * 12 >= tall
-    letters &= (area <= 0.9 * across * down) | (
-        np.minimum(across, down) * 3 < tall
-    )  # an i is a full box, a blob is not thin
-    letters &= (2 * widest[1:] <= 2.0 * width + 1) & (width <= 0.45 * tall) & (width <= stroke_px)
+    letters &= (area <= 0.9 * across * down) | (3 * np.minimum(across, down) < tall)  # an i fills its box, but is thin
+    letters &= (2 * widest <= 2.0 * width + 1) & (width <= 0.45 * tall) & (width <= stroke_px)
     boxes = np.stack([left, top, left + across, top + down], axis=1)
-    return _Strokes(*(one[letters] for one in (boxes, width, tone, uneven, contrast)))
+    return _Strokes(boxes[letters], width[letters], tone[letters], uneven[letters], contrast[letters])
 
 
 def _lines(strokes: _Strokes) -> list[_Line]:
     """The strokes that stand side by side like letters."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     tall = strokes.tall
     if len(tall) < LETTERS:
         return []
-    pairs = cKDTree(strokes.middle).query_pairs(APART * float(np.quantile(tall, 0.95)), output_type="ndarray")
+    pairs = KDTree(strokes.middle).query_pairs(APART * float(np.quantile(tall, 0.95)), output_type="ndarray")
     one, other = pairs.reshape(-1, 2).T
     larger, smaller = np.maximum(tall[one], tall[other]), np.minimum(tall[one], tall[other])
     step = strokes.middle[other] - strokes.middle[one]
@@ -154,12 +154,10 @@ def _lines(strokes: _Strokes) -> list[_Line]:
     return lines
 
 
-def _alike(
-    tone: NDArray[np.float64], width: NDArray[np.float64], other_tone: object, other_width: object
-) -> NDArray[np.bool_]:
+def _alike(tone: Floats, width: Floats, other_tone: Floats, other_width: Floats) -> NDArray[np.bool_]:
     """Whether strokes are of one tone and one width."""
-    wide, thin = np.maximum(width, other_width), np.minimum(width, other_width)  # type: ignore[call-overload]
-    return (np.abs(tone - other_tone) <= LIKE_TONE) & (wide <= LIKE_WIDTH * thin + 1)  # type: ignore[operator]
+    wide, thin = np.maximum(width, other_width), np.minimum(width, other_width)
+    return (np.abs(tone - other_tone) <= LIKE_TONE) & (wide <= LIKE_WIDTH * thin + 1)
 
 
 def _line(strokes: _Strokes, group: NDArray[np.int64], direction_deg: float) -> _Line | None:
@@ -170,13 +168,14 @@ def _line(strokes: _Strokes, group: NDArray[np.int64], direction_deg: float) -> 
     along, across = (middle - middle.mean(0)) @ forward, (middle - middle.mean(0)) @ upward
     off = float(np.abs(across - np.polyval(np.polyfit(along, across, 1), along)).mean())
     height, contrast, tone = float(np.median(tall)), float(strokes.contrast[group].mean()), strokes.tone[group]
-    gaps = np.diff(np.sort(along))
+    gaps = np.diff(np.sort(along).astype(np.float64))
     if off > 0.2 * height or np.ptp(along) < 2.5 * height or tone.std() > 14 or np.median(gaps) < 0.25 * height:
         return None
     # Above and below a line of writing is none of its like; in straw, fur or leaves there is.
     everywhere = strokes.middle - middle.mean(0)
     beside = np.abs(everywhere @ upward) / height
-    like = _alike(strokes.tone, strokes.width, float(np.median(tone)), float(np.median(strokes.width[group])))
+    typical = np.array([np.median(tone)]), np.array([np.median(strokes.width[group])])
+    like = _alike(strokes.tone, strokes.width, *typical)
     like &= (everywhere @ forward >= along.min()) & (everywhere @ forward <= along.max())
     crowd = float((like & (beside > 0.6) & (beside <= 1.2)).sum() / max(1, (like & (beside <= 0.6)).sum()))
     # Logistic regression over 11,000 lines in real and drawn photos, a third of them writing put there.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from lora_pipeline import manifest
 from lora_pipeline.demo.world import draw, random_identity, random_scene
@@ -403,3 +403,32 @@ def test_real_photos_are_all_kept_by_a_wide_margin(name: str, tmp_path: Path) ->
     told = real(name, tmp_path)
     assert all(row.state == "kept" for row in told.rows)
     assert min(Quality.of(row).sharpness for row in told.rows) > 5 * CurateSettings().min_sharpness
+
+
+def test_photos_with_writing_are_dropped_if_asked_for_or_say_so(photos: Path) -> None:
+    """One line is text; the same line all over is a watermark."""
+    for name, places in {
+        "plain.png": (),
+        "line.png": ((40, 560),),
+        "all_over.png": tuple((40, y) for y in range(20, 600, 60)),
+    }.items():
+        picture = scene(len(places) + 1, (640, 620))
+        pen = ImageDraw.Draw(picture)
+        for place in places:
+            pen.text(place, "Holiday 2024 preview only", "white", ImageFont.load_default(36))
+        put(photos, name, picture)
+    told = run(photos).manifest
+    assert {row.id: bool(Quality.of(row).text_boxes) for row in told.kept} == {
+        "plain.png": False,
+        "line.png": True,
+        "all_over.png": True,
+    }
+    dropped = states(run(photos, max_text=0.01))
+    assert dropped["plain.png"] == "kept"
+    assert dropped["line.png"].startswith("writing on it: ")
+    kept = run(photos, max_text=0.01, quality_tokens=True).manifest
+    assert {row.id: row.data["tokens"] for row in kept.kept} == {
+        "plain.png": [],
+        "line.png": ["text"],
+        "all_over.png": ["watermark"],
+    }
