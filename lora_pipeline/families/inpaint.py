@@ -113,12 +113,13 @@ class Inpainter:
 
         whole = family(self.base.family).pipeline(self.base, device, dtype)
         kind = _class_for(type(whole).__name__)
-        # It casts to a dtype that the parts have already, and warns of each.
+        # It casts to a dtype that the parts have already (float32, unless told), and warns of each.
         log = logging.getLogger("diffusers.models.modeling_utils")
         level = log.level
         log.setLevel(logging.ERROR)
         try:
-            pipeline = kind.from_pipe(whole, torch_dtype=getattr(torch, dtype))
+            told = {} if dtype == "float32" else {"torch_dtype": getattr(torch, dtype)}
+            pipeline = kind.from_pipe(whole, **told)
         finally:
             log.setLevel(level)
         unet = getattr(pipeline, "unet", None)
