@@ -33,7 +33,7 @@ def cover(
       cannot be undone; a blur alone could be, in part.
     - pixelate: squares of `strength` of the face's side.
     - solid: grey.
-    - inpaint, swap: what `draw` makes of it; see `drawn`.
+    - inpaint, swap: what `draw` makes of it, which sees no stranger's face, not that one either; see `drawn`.
 
     The subject's face is never touched: where a cover reaches over its box, the box wins.
 
@@ -51,6 +51,7 @@ def cover(
 
     covered = picture.copy()
     touched = Image.new("L", picture.size, 0)
+    shapes: list[Image.Image] = []
     for box in strangers:
         # By the longer side: of a face cut by the crop's edge, only a strip may be there.
         beyond = settings.margin * max(box[2] - box[0], box[3] - box[1])
@@ -65,9 +66,12 @@ def cover(
         ImageDraw.Draw(shape).rounded_rectangle(reach, radius, fill=255)
         if subject:
             shape.paste(0, subject)
-        other = draw(covered, box, shape) if draw else _unknowable(covered, box, settings)
-        covered.paste(other, mask=shape)
+        covered.paste(_unknowable(covered, box, settings), mask=shape)
         touched = ImageChops.lighter(touched, shape)
+        shapes.append(shape)
+    if draw:  # it is shown the other strangers as a blur, never as they are
+        for box, shape in zip(strangers, shapes, strict=True):
+            covered.paste(draw(covered, box, shape), mask=shape)
     return covered, ImageChops.invert(touched)
 
 

