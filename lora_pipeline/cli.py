@@ -192,6 +192,22 @@ def forecast(name: str, changes: Change = None, home: Home = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command("export-dataset")
+def export_dataset(
+    name: Annotated[str, typer.Argument(help="The subject.")],
+    to: Annotated[Path, typer.Option(help="Folder to be made, or the .zip; nothing may be there.")],
+    format: Annotated[
+        str, typer.Option(help="kohya (a folder of sd-scripts), zip (the same in a file) or hf.")
+    ] = "kohya",
+    home: Home = None,
+) -> None:
+    """Write the finished set, concealed pictures, captions, masks and repeats, for another trainer."""
+    from lora_pipeline import export, flow
+    from lora_pipeline.progress import bars
+
+    print(export.export_dataset(flow.work(_store(home), name, bars()), format, to.expanduser().resolve()))
+
+
 @app.command()
 def review(name: str, home: Home = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 7860) -> None:
     """A local page: photos, copies, faces, crops, captions; what is decided there wins from the next run on."""

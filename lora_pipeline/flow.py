@@ -132,7 +132,18 @@ def coverage(work: Work) -> cropping.Coverage:
 
 def conceal(work: Work) -> Outcome:
     """`face_crops` → `blurred_set`."""
-    return concealing.conceal(work.made("crop"), work.folder("conceal"), work.settings.conceal, work.progress)
+    from lora_pipeline.models.faces import identity, open_detector
+
+    settings = work.settings
+    witness = concealing.Witness(
+        cropping.decided_faces(work.folder("crop")),
+        open_detector(settings.crop),
+        identity(settings.crop),
+        settings.crop.same_person_distance,
+    )
+    return concealing.conceal(
+        work.made("crop"), work.folder("conceal"), settings.conceal, settings.base, witness, work.progress
+    )
 
 
 def describe(work: Work) -> Outcome:
@@ -544,7 +555,7 @@ STEPS = (
     Step("source_photos", "collect", "collect", ("collect",), collect, collecting.CODE_VERSION),
     Step("curated_photos", "curate", "curate", ("curate",), curate, curating.CODE_VERSION),
     Step("face_crops", "crop", "crop", ("crop",), crop, cropping.CODE_VERSION),
-    Step("blurred_set", "conceal", "conceal", ("conceal",), conceal, concealing.CODE_VERSION),
+    Step("blurred_set", "conceal", "conceal", ("conceal", "base"), conceal, concealing.CODE_VERSION),
     Step("captions", "describe", "describe", ("describe",), describe, describing.CODE_VERSION),
     Step("training_set", "encode", "encode", ("encode", "base"), encode, encoding.CODE_VERSION),
     Step("lora_checkpoints", "fit", "fit", ("fit", "base"), fit, fitting.CODE_VERSION),

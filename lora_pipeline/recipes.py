@@ -7,6 +7,7 @@ from lora_pipeline.errors import SettingsError
 from lora_pipeline.settings import (
     BaseSettings,
     CheckSettings,
+    ConcealSettings,
     CropSettings,
     CurateSettings,
     DescribeSettings,
@@ -177,6 +178,7 @@ def flux_person() -> Settings:
         ),
         curate=CurateSettings(min_side_px=512, min_true_side_px=256),
         crop=CropSettings(size_px=1024, avoid_others=True, coverage=PERSON),
+        conceal=ConcealSettings(inpaint_guidance_scale=3.5),
         encode=EncodeSettings(resolution_px=1024, repeats=30, flip=False, regularisation_guidance_scale=3.5),
         fit=FitSettings(
             epochs=13,
@@ -203,6 +205,7 @@ def bundled_person() -> Settings:
         base=BaseSettings(family="sd15", model="bundled", licence="AGPL-3.0-or-later"),
         curate=CurateSettings(min_side_px=200, min_true_side_px=32),
         crop=CropSettings(size_px=128, search_px=800, same_person_distance=0.45, coverage={**DRAWN, "backgrounds": 8}),
+        conceal=ConcealSettings(inpaint_sampling_steps=20, inpaint_guidance_scale=2.0),
         encode=EncodeSettings(
             resolution_px=128,
             bucket_step_px=32,

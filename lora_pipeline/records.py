@@ -117,6 +117,7 @@ class Quality(Record):
         plain: share of pixels that equal their neighbours, 0 to 1: most of a screenshot's.
         tokens: words that its captions say of its weaknesses, if such photos are kept.
         by_hand: `keep` or `drop` if a person has decided so, else empty.
+        text_boxes: lines of writing, watermarks among them, pixels of the upright photo.
     """
 
     path: str
@@ -139,6 +140,7 @@ class Quality(Record):
     plain: float = 0.0
     tokens: tuple[str, ...] = ()
     by_hand: str = ""
+    text_boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)

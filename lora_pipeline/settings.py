@@ -210,6 +210,14 @@ class CurateSettings(Section):
             description="Share of pixels like their neighbours over which a photo is dropped as a screenshot; 1 drops none, 0.6 suits cameras' photos (0 to 1).",
         ),
     ] = 1.0
+    max_text: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of the area over which writing and watermarks drop a photo; 1 drops none, its lines are only recorded (0 to 1).",
+        ),
+    ] = 1.0
     quality_tokens: Annotated[
         bool,
         Field(
@@ -409,7 +417,10 @@ class ConcealSettings(Section):
     """How other people's faces are hidden."""
 
     method: Annotated[
-        Literal["gaussian", "pixelate", "solid"], Field(description="What a stranger's face is covered with.")
+        Literal["gaussian", "pixelate", "solid", "inpaint", "swap"],
+        Field(
+            description="What a stranger's face is covered with: gaussian, pixelate, solid, inpaint (drawn over by a diffusion model, as the surroundings suggest) or swap (by one that is asked for a person)."
+        ),
     ] = "gaussian"
     margin: Annotated[
         float,
@@ -422,9 +433,21 @@ class ConcealSettings(Section):
         Field(
             gt=0,
             le=1,
-            description="Blur radius or pixel size as a share of the face's side (0 to 1); a solid cover ignores it.",
+            description="Blur radius or pixel size as a share of the face's side (0 to 1); other covers ignore it.",
         ),
     ] = 0.3
+    inpaint_model: Annotated[
+        str,
+        Field(
+            description="Diffusers folder or hub id of the model that draws for inpaint and swap; empty for the subject's base model."
+        ),
+    ] = ""
+    inpaint_sampling_steps: Annotated[
+        int, Field(ge=1, le=200, description="Denoising steps of a face that is drawn (1 to 200).")
+    ] = 25
+    inpaint_guidance_scale: Annotated[
+        float, Field(ge=1, le=30, description="Guidance of a face that is drawn; 1 is none (1 to 30).")
+    ] = 7.0
 
 
 class DescribeSettings(Section):

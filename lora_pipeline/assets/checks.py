@@ -156,7 +156,8 @@ def people_found(work: Work, faces: Sequence[Face]) -> dg.AssetCheckResult:
 def strangers_hidden(crops: Manifest, made: Manifest) -> dg.AssetCheckResult:
     """Every crop with strangers has as many covers."""
     hidden = {row.id: row.data.get("hidden") for row in made.kept}
-    bare = [row.id for row in crops.kept if row.data["strangers"] and not hidden.get(row.id)]
+    # A picture in which somebody could not be hidden is not kept, and so is none of the set.
+    bare = [row.id for row in crops.kept if row.data["strangers"] and not hidden.get(row.id, True)]
     covered = sum(bool(count) for count in hidden.values())
     return result(
         HIDDEN,

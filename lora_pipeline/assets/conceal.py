@@ -1,7 +1,7 @@
 """`blurred_set`."""
 
 from lora_pipeline.assets.checks import HIDDEN, strangers_hidden
-from lora_pipeline.assets.report import sheet
+from lora_pipeline.assets.report import sheet, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 
@@ -14,5 +14,9 @@ def blurred_set(work: Work, outcome: Outcome) -> Shown:
         "with covers": sheet(outcome.manifest, covered),
         "their masks": sheet(outcome.manifest, covered, "mask"),
         "pictures with covers": len(covered),
+        "covers": table(
+            ("picture", "faces hidden", "cover", "why another than was asked for"),
+            [(row.id, *(row.data.get(name, "") for name in ("hidden", "cover", "why"))) for row in covered],
+        ),
     }
     return shown, [strangers_hidden(work.made("crop"), outcome.manifest)]

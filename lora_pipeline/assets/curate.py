@@ -7,6 +7,7 @@ from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Quality
+from lora_pipeline.stages.curate import text_share
 
 
 @stage("curated_photos", after=["source_photos"], checks=[ENOUGH])
@@ -64,6 +65,7 @@ def _quality(made: Manifest) -> object:
             "noise",
             "JPEG blocks",
             "plain",
+            "writing",
             "captions say",
             "copies of",
         ),
@@ -78,6 +80,7 @@ def _quality(made: Manifest) -> object:
                 f"{q.noise:.1f}",
                 f"{q.blocking:.2f}",
                 f"{q.plain:.0%}",
+                f"{text_share(q):.1%} in {len(q.text_boxes)} lines" if q.text_boxes else "",
                 ", ".join(q.tokens),
                 q.duplicates,
             )

@@ -159,5 +159,5 @@ def _photo(job: _Job, into: Path) -> Made:
 
 
 def _thumbnail_path(file: Found) -> str:
-    """Told apart by the id's hash, since a.jpg and a.png, or Sub/a.jpg and sub_a.jpg, would have one name."""
-    return f"thumbnails/{file.path.stem[:40]}-{key_of(file.id)[:12]}.jpg"
+    """The id's hash: no photo's own name in what is made of it, which may be a person's, a place or a day."""
+    return f"thumbnails/{key_of(file.id)[:16]}.jpg"

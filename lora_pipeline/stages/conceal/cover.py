@@ -1,7 +1,7 @@
 """Covering a face so that nobody can be known by it any more, and saying where the picture was touched."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lora_pipeline.records import Box
@@ -10,13 +10,20 @@ from lora_pipeline.settings import ConcealSettings
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+DrawFace = Callable[["Image", Box, "Image"], "Image"]
+"""A picture, a face in it and the cover's shape (mode L, 255 within) → the picture, with another face within the shape."""
+
 SOLID = (127, 127, 127)
 ROUNDED = 0.3
 """Radius of a cover's corners, as a share of its short side."""
 
 
 def cover(
-    picture: "Image", strangers: Sequence[Box], subject: Box | None, settings: ConcealSettings
+    picture: "Image",
+    strangers: Sequence[Box],
+    subject: Box | None,
+    settings: ConcealSettings,
+    draw: DrawFace | None = None,
 ) -> "tuple[Image, Image]":
     """Hide faces.
 
@@ -26,6 +33,7 @@ def cover(
       cannot be undone; a blur alone could be, in part.
     - pixelate: squares of `strength` of the face's side.
     - solid: grey.
+    - inpaint, swap: what `draw` makes of it, which sees no stranger's face, not that one either; see `drawn`.
 
     The subject's face is never touched: where a cover reaches over its box, the box wins.
 
@@ -33,6 +41,7 @@ def cover(
         picture: H×W, 8-bit RGB; left as it is.
         strangers: faces to hide, pixels of the picture, cut to it.
         subject: the subject's face, or None.
+        draw: who draws, where the method asks for it.
 
     Returns:
         the picture with the covers; and the mask, H×W, 8-bit grey: 255 where the picture is untouched, so where training looks,
@@ -42,6 +51,7 @@ def cover(
 
     covered = picture.copy()
     touched = Image.new("L", picture.size, 0)
+    shapes: list[Image.Image] = []
     for box in strangers:
         # By the longer side: of a face cut by the crop's edge, only a strip may be there.
         beyond = settings.margin * max(box[2] - box[0], box[3] - box[1])
@@ -58,6 +68,10 @@ def cover(
             shape.paste(0, subject)
         covered.paste(_unknowable(covered, box, settings), mask=shape)
         touched = ImageChops.lighter(touched, shape)
+        shapes.append(shape)
+    if draw:  # it is shown the other strangers as a blur, never as they are
+        for box, shape in zip(strangers, shapes, strict=True):
+            covered.paste(draw(covered, box, shape), mask=shape)
     return covered, ImageChops.invert(touched)
 
 

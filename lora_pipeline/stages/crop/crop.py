@@ -315,8 +315,8 @@ def _item(id: str, photo: Quality, cut: Cut, one: _Planned) -> Item[_Task]:
         thing=inside(one.thing, cut.region, cut.size_px) if one.thing else None,
     )
     name = f"{id}@{cut.framing}"
-    # The photo's id may hold folders, and two photos of one name in them.
-    file = f"{PICTURES}/{Path(id).stem}-{cut.framing}-{key_of(name)[:8]}.png"
+    # No photo's own name in what is made of it: it may be a person's, a place or a day.
+    file = f"{PICTURES}/{key_of(name)[:16]}-{cut.framing}.png"
     task = _Task(
         Path(photo.path),
         crop,

@@ -14,10 +14,11 @@ from lora_pipeline.stages.curate.copies import groups
 from lora_pipeline.stages.curate.measure import Measured, measure
 from lora_pipeline.verdicts import Verdict
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 MEASURED = "measured"
 DROPPED = "dropped by hand"
 NEARLY = 0.8  # of the most detail in a group: as much
+SPREAD = 4  # lines of writing over more than half of a photo, from which on they are a watermark's
 FULL = 0.87  # of the best copy's detail for its size: not blown up
 
 
@@ -135,6 +136,7 @@ class _Judged:
             noise=measured.noise,
             blocking=measured.blocking,
             plain=measured.plain,
+            text_boxes=measured.text_boxes,
         )
         faults = _faults(quality, settings)
         if settings.quality_tokens:
@@ -198,7 +200,25 @@ def _faults(q: Quality, settings: CurateSettings) -> list[_Fault]:
     if q.plain > settings.max_plain:
         told = f"a screenshot or a drawing: {q.plain:.0%} of its pixels equal their neighbours, over {settings.max_plain:.0%}"
         faults.append(_Fault(told))
+    share = text_share(q)
+    if share > settings.max_text:
+        told = f"writing on it: {share:.1%} of it in {len(q.text_boxes)} lines, over {settings.max_text:.1%}"
+        faults.append(_Fault(told, "watermark" if _all_over(q) else "text"))
     return faults
+
+
+def text_share(q: Quality) -> float:
+    """Share of the trimmed photo's area that lines of writing take, 0 to 1."""
+    left, top, right, bottom = q.trim
+    taken = sum((box[2] - box[0]) * (box[3] - box[1]) for box in q.text_boxes)
+    return min(1.0, taken / ((right - left) * (bottom - top)))
+
+
+def _all_over(q: Quality) -> bool:
+    """Whether the writing stands in many places, as a watermark does that is repeated, and not in one."""
+    lefts, tops, rights, bottoms = zip(*q.text_boxes, strict=True)
+    across, down = max(rights) - min(lefts), max(bottoms) - min(tops)
+    return len(q.text_boxes) >= SPREAD and across > (q.trim[2] - q.trim[0]) / 2 and down > (q.trim[3] - q.trim[1]) / 2
 
 
 def _copies_judged(judged: Sequence[_Judged], prints: Sequence[Measured], settings: CurateSettings) -> list[_Judged]:

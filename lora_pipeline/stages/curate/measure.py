@@ -11,6 +11,7 @@ from lora_pipeline.stages.curate import flaws
 from lora_pipeline.stages.curate.bars import trim_box
 from lora_pipeline.stages.curate.detail import tiles, true_share
 from lora_pipeline.stages.curate.marks import look, marks
+from lora_pipeline.stages.curate.text import text_boxes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +26,7 @@ class Measured(Record):
 
     Args:
         trim, sharpness, brightness, contrast, phash: as in `Quality`.
-        true_side_px, clipped_shadows, clipped_highlights, noise, blocking, plain: as in `Quality`.
+        true_side_px, clipped_shadows, clipped_highlights, noise, blocking, plain, text_boxes: as in `Quality`.
         file_bytes: size of the photo's file.
         mirrored: the perceptual hash of the picture's mirror image.
         look: the trimmed picture at 16 × 16 pixels, RGB, as hexadecimal digits: what `copies` compares beside the hashes.
@@ -47,6 +48,7 @@ class Measured(Record):
     mirrored: str
     look: str
     marks: str
+    text_boxes: tuple[Box, ...] = ()
 
 
 def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:
@@ -73,6 +75,10 @@ def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:
         noise=round(flaws.noise(tiles(np.asarray(whole, dtype=np.float32))), 2),
         blocking=round(flaws.blocking(np.asarray(whole)), 3),
         plain=round(flaws.plain(middle), 4),
+        text_boxes=tuple(
+            (left + trim[0], top + trim[1], right + trim[0], bottom + trim[1])
+            for left, top, right, bottom in text_boxes(whole)
+        ),
         file_bytes=file_bytes,
         phash=str(imagehash.phash(trimmed)),
         mirrored=str(imagehash.phash(trimmed.transpose(Image.Transpose.FLIP_LEFT_RIGHT))),

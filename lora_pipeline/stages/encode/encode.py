@@ -1,7 +1,6 @@
 """Pictures and captions, each encoded once: latents and text embeddings are remembered apart, then joined."""
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -306,5 +305,5 @@ def _write(path: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def _slug(id: str) -> str:
-    """A file name for an id: its plain letters, and a hash, since ids that differ in others must have different files."""
-    return f"{re.sub('[^A-Za-z0-9._-]+', '-', id)[-60:].strip('-.')}-{hashlib.sha256(id.encode()).hexdigest()[:8]}"
+    """A file name for an id: its hash, which tells nobody a photo's own name."""
+    return hashlib.sha256(id.encode()).hexdigest()[:16]

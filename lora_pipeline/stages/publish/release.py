@@ -270,7 +270,8 @@ def _lineage(job: _Job) -> dict[str, Any]:
             "class": card.class_word,
             "consent": card.consent,
         },
-        "photos": [{"path": path, "digest": digest} for path, digest in card.photos],
+        # Digests alone: a photo's own name may say who, where or when, and the record here knows it by its digest.
+        "photos": [{"digest": digest} for digest in sorted(digest for _, digest in card.photos)],
         "counts": dict(card.counts),
         "hidden": None if card.hidden is None else asdict(card.hidden),
         "training_set": checkpoint.trained_on,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from lora_pipeline import manifest
 from lora_pipeline.demo.world import draw, random_identity, random_scene
@@ -82,7 +82,7 @@ def test_each_fault_is_told_with_its_numbers(photos: Path) -> None:
     assert found == {}
     assert counts(told.report) == (6, 0, 5, 1)
     assert told.manifest == read(photos.parent / "work")
-    assert CODE_VERSION == "2"
+    assert CODE_VERSION == "3"
 
 
 def test_every_row_that_was_measured_is_a_quality_and_every_source_row_has_a_row(photos: Path) -> None:
@@ -434,3 +434,32 @@ def test_of_copies_the_one_that_a_person_keeps_stands_for_them(photos: Path) -> 
     assert states(by_hand(photos, large="drop"))["small.png"] == "kept"
     both = by_hand(photos, small="keep", large="keep")
     assert [row.state for row in both.manifest.kept] == ["kept", "kept"]
+
+
+def test_photos_with_writing_are_dropped_if_asked_for_or_say_so(photos: Path) -> None:
+    """One line is text; the same line all over is a watermark."""
+    for name, places in {
+        "plain.png": (),
+        "line.png": ((40, 560),),
+        "all_over.png": tuple((40, y) for y in range(20, 600, 60)),
+    }.items():
+        picture = scene(len(places) + 1, (640, 620))
+        pen = ImageDraw.Draw(picture)
+        for place in places:
+            pen.text(place, "Holiday 2024 preview only", "white", ImageFont.load_default(36))
+        put(photos, name, picture)
+    told = run(photos).manifest
+    assert {row.id: bool(Quality.of(row).text_boxes) for row in told.kept} == {
+        "plain.png": False,
+        "line.png": True,
+        "all_over.png": True,
+    }
+    dropped = states(run(photos, max_text=0.01))
+    assert dropped["plain.png"] == "kept"
+    assert dropped["line.png"].startswith("writing on it: ")
+    kept = run(photos, max_text=0.01, quality_tokens=True).manifest
+    assert {row.id: row.data["tokens"] for row in kept.kept} == {
+        "plain.png": [],
+        "line.png": ["text"],
+        "all_over.png": ["watermark"],
+    }

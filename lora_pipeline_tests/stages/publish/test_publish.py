@@ -413,6 +413,18 @@ def test_whatever_is_told_is_part_of_the_key(tiny_base, checkpoints, tmp_path: P
     assert there == loras | {"README.md", "lineage.json"}
 
 
+def test_no_photos_own_name_is_in_anything_released(tiny_base, checkpoints, tmp_path: Path) -> None:
+    card = replace(CARD, photos=(("Trip to Rome/IMG_4711.jpg", "1" * 64), ("IMG_4712.jpg", "2" * 64)))
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
+    released = [
+        path for path in (tmp_path / "out").rglob("*") if path.is_file() and not path.name.startswith("manifest.")
+    ]
+    assert len(released) >= 4
+    for path in released:
+        assert b"IMG_47" not in path.read_bytes(), path.name
+        assert b"Rome" not in path.read_bytes(), path.name
+
+
 def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_machine(
     tiny_base, checkpoints, tmp_path: Path
 ) -> None:
@@ -421,7 +433,7 @@ def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_mach
     card = replace(CARD, settings=settings.model_dump(mode="json"))
     publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
     told = json.loads((tmp_path / "out" / "lineage.json").read_text())
-    assert told["photos"] == [{"path": "a.jpg", "digest": "1" * 64}, {"path": "b.jpg", "digest": "2" * 64}]
+    assert told["photos"] == [{"digest": "1" * 64}, {"digest": "2" * 64}]
     assert (told["training_set"], told["run"], told["epoch"]) == ("d" * 64, "f" * 64, 2)
     assert told["base"]["digest"] == family("sd15").digest(tiny_base)
     assert told["base"]["model"] == Path(tiny_base.model).name == told["settings"]["base"]["model"]
