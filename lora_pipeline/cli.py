@@ -204,23 +204,46 @@ def review(name: str, home: Home = None, port: Annotated[int, typer.Option(help=
 
 @app.command()
 def lineage(
-    name: Annotated[str, typer.Argument(help="The subject.")],
+    thing: Annotated[
+        str,
+        typer.Argument(
+            help="A file (a LoRA, a photo, a drawn picture, wherever it lies), or 8 or more digits of a hash. Or a subject, and then OF."
+        ),
+    ],
     of: Annotated[
         str,
         typer.Argument(
-            help="An epoch, a LoRA file or a grid picture (which photos made it?), or a photo (what did it go into?)."
+            help="Of a subject: an epoch, a LoRA file or a grid picture (which photos made it?), or a photo (what did it go into, or why not?)."
         ),
-    ],
+    ] = "",
+    show: Annotated[bool, typer.Option("--open", help="Draw it, and show the page in the browser.")] = False,
+    to: Annotated[Path | None, typer.Option(help="Draw it, and write the page to this file (HTML).")] = None,
+    prov: Annotated[Path | None, typer.Option(help="Write it to this file as W3C PROV (JSON).")] = None,
     home: Home = None,
 ) -> None:
-    """Which photos made this, or what this photo went into."""
+    """What this was made of, to the photos, and what was made of it, to the releases."""
     from lora_pipeline import recall
-    from lora_pipeline.lineage import ask
+    from lora_pipeline.lineage.tell import tell
 
     store = _store(home)
-    told = "\n".join(ask(store, name, of))
-    called_back = [f"{folder}: {why}" for folder, why in recall.under(store.work(name, "fit").parent) if folder in told]
+    told = "\n".join(tell(store, thing, of, to, show, prov))
+    called_back = [f"{folder}: {why}" for folder, why in recall.everywhere(store) if str(folder) in told]
     print("\n".join([told, *called_back]))
+
+
+@app.command()
+def reproduce(
+    checkpoint: Annotated[str, typer.Argument(help="A LoRA file, wherever it lies, or 8 or more digits of its hash.")],
+    home: Home = None,
+) -> None:
+    """Train a checkpoint again from the record, in a scratch folder, and compare: on a CPU, the same bytes."""
+    from lora_pipeline.progress import bars
+    from lora_pipeline.reproduce import reproduce as again
+
+    done = again(_store(home), checkpoint, bars())
+    print("\n".join(done.lines()))
+    if not done.same:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -7,12 +7,13 @@ Each reads the manifests before it, calls one verb, and returns its outcome.
 import datetime
 import difflib
 import json
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lora_pipeline import consent, manifest, people, recall, verdicts
+from lora_pipeline import consent, lineage, manifest, people, recall, verdicts
 from lora_pipeline.errors import PipelineError, SettingsError, SubjectError
 from lora_pipeline.families import give_back_memory
 from lora_pipeline.manifest import Manifest, Outcome, Stale
@@ -554,13 +555,15 @@ STEPS = (
 
 
 def take(step: Step, work: Work, run: Callable[[Work], Outcome] | None = None) -> Outcome:
-    """Run one step and leave beside its manifest the settings that were really used, for `status` and for people.
+    """Run one step, leave beside its manifest the settings that were really used, for `status` and for people, and write down what was made of what.
 
     Args:
         run: in place of `step.run`, where the caller binds more arguments (training's reports).
     """
+    began = time.time()
     outcome = (run or step.run)(work)
     write_text(work.folder(step.folder) / USED, json.dumps(used_settings(step, work), indent=1, sort_keys=True))
+    lineage.record(work.store, work.subject.name, began)
     return outcome
 
 

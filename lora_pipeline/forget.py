@@ -18,7 +18,7 @@ from typing import cast
 
 import yaml
 
-from lora_pipeline import recall
+from lora_pipeline import lineage, recall
 from lora_pipeline.errors import PipelineError, SubjectError
 from lora_pipeline.flow import STEPS
 from lora_pipeline.lineage import made_from
@@ -150,9 +150,11 @@ def carry_out(store: Store, forgetting: Forgetting, today: datetime.date) -> int
         _out_of_records(other, gone)
         if other != mine:
             removed += rewrite(other / "encode", lambda row, gone=gone: None if _is_of(row, gone) else row)
-    return removed + (
-        _whole_tree(mine) if forgetting.what == "subject" else _out_of_the_stages(mine, forgetting, today)
-    )
+    whole = forgetting.what == "subject"
+    removed += _whole_tree(mine) if whole else _out_of_the_stages(mine, forgetting, today)
+    # Last: what still stands in a stage would be written down again.
+    lineage.forgotten(store, digests, name if whole else "")
+    return removed
 
 
 def _log(store: Store, forgetting: Forgetting, digests: Collection[str], today: datetime.date) -> None:

@@ -16,6 +16,7 @@ from lora_pipeline.errors import PassingError, PhotoError
 from lora_pipeline.store import whole
 
 if TYPE_CHECKING:
+    from PIL._imagingcms import CmsProfile
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
@@ -186,7 +187,7 @@ def _to_srgb(picture: "Image", profile: bytes) -> "Image":
 
 
 @cache
-def _srgb() -> object:
+def _srgb() -> "CmsProfile":
     from PIL import ImageCms
 
     return ImageCms.createProfile("sRGB")

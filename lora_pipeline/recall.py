@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lora_pipeline.errors import SubjectError
-from lora_pipeline.store import digest_file, write_text
+from lora_pipeline.store import Store, digest_file, write_text
 
 FORGOTTEN, RECALLED = "forgotten.txt", "recalled.json"
 
@@ -92,6 +92,11 @@ def under(work: Path) -> list[tuple[str, str]]:
         if told is not None and there and (folder.name != "publish" or told.holds(map(digest_file, there))):
             found.append((str(folder), told.in_words()))
     return found
+
+
+def everywhere(store: Store) -> list[tuple[str, str]]:
+    """The same of every subject."""
+    return [told for work in sorted((store.data / "work").glob("*/")) for told in under(work)]
 
 
 def call_back(folder: Path, photos: Collection[str], files: Mapping[str, str], today: datetime.date) -> None:

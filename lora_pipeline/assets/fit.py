@@ -8,6 +8,7 @@ import dagster as dg
 from lora_pipeline import flow
 from lora_pipeline.assets import partitions
 from lora_pipeline.assets.checks import FINITE, LOADS, checkpoint_loads, finite_loss, training_within_limits
+from lora_pipeline.assets.links import made_from, went_into
 from lora_pipeline.assets.partitions import subject_epochs
 from lora_pipeline.assets.report import picture, table
 from lora_pipeline.assets.stage import GROUP, Shown, stage
@@ -29,7 +30,7 @@ epoch_checkpoint = dg.AssetSpec(
 
 def _train(work: Work, context: dg.AssetExecutionContext) -> Outcome:
     def show(row: Row, report: EpochReport) -> None:
-        show_epoch(context, Manifest(work.folder("fit"), (row,)), report)
+        show_epoch(context, Manifest(work.folder("fit"), (row,)), report, work)
 
     within = training_within_limits(work)  # again: this asset may be the only one that is asked for
     if not within.passed:
@@ -37,12 +38,13 @@ def _train(work: Work, context: dg.AssetExecutionContext) -> Outcome:
     return flow.fit(work, show)
 
 
-def show_epoch(context: dg.AssetExecutionContext, made: Manifest, report: EpochReport) -> None:
+def show_epoch(context: dg.AssetExecutionContext, made: Manifest, report: EpochReport, work: Work) -> None:
     """Log an epoch as a materialization of `epoch_checkpoint`, so that the curve can be watched while training runs.
 
     Args:
         made: its one row is the epoch's.
         report: of the same epoch.
+        work: whose training set it is made from.
     """
     (row,) = made.rows
     partitions.add(context.instance, "epoch", [row.id])
@@ -50,7 +52,11 @@ def show_epoch(context: dg.AssetExecutionContext, made: Manifest, report: EpochR
         dg.AssetMaterialization(
             "epoch_checkpoint",
             partition=dg.MultiPartitionKey({"subject": context.partition_key, "epoch": row.id}),
-            metadata=_epoch_metadata(made, row, report),
+            metadata={
+                **_epoch_metadata(made, row, report),
+                "made from": made_from("lora_checkpoints", work),
+                "went into": went_into("lora_checkpoints", work),
+            },
             tags={"dagster/data_version": row.files["lora"].digest, "dagster/data_version_is_user_provided": "true"},
         )
     )

@@ -9,6 +9,7 @@ import dagster as dg
 
 from lora_pipeline import flow
 from lora_pipeline.assets.launchpad import given, launchpad
+from lora_pipeline.assets.links import READS, made_from, went_into
 from lora_pipeline.assets.partitions import subjects
 from lora_pipeline.assets.report import metadata
 from lora_pipeline.assets.resources import House
@@ -55,6 +56,7 @@ def stage(
         run: in place of the step's own, where Dagster's context is needed.
     """
     step = next(step for step in flow.STEPS if step.noun == noun)
+    READS[noun] = after
     config_type = launchpad(type(getattr(Settings(), step.sections[0])))
 
     take: Run = run or (lambda work, _: step.run(work))
@@ -81,7 +83,12 @@ def stage(
             except PipelineError as error:
                 raise dg.Failure(description=str(error), allow_retries=False) from None
             return dg.MaterializeResult(
-                metadata={**metadata(step, work, outcome), **shown},
+                metadata={
+                    **metadata(step, work, outcome),
+                    **shown,
+                    "made from": made_from(noun, work),
+                    "went into": went_into(noun, work),
+                },
                 data_version=dg.DataVersion(outcome.manifest.digest),
                 check_results=list(results),
             )

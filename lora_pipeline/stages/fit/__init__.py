@@ -4,10 +4,11 @@ Training is a generator of step reports (`trainer.py`), of one process or of sev
 read it (`run.py`), in a process of its own (`process.py`).
 """
 
-from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, as_trained, fit, to_nobody
+from lora_pipeline.stages.fit.again import missing, train_again
+from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, as_trained, fit, run_key, to_nobody
 from lora_pipeline.stages.fit.forecast import FORECAST, Compared, Forecast, compare, forecast, objections
 from lora_pipeline.stages.fit.held_out import held_out, without_held_out
-from lora_pipeline.stages.fit.job import held_out_losses
+from lora_pipeline.stages.fit.job import Job, held_out_losses
 from lora_pipeline.stages.fit.memory import at
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.plot import plot_losses
@@ -19,6 +20,7 @@ __all__ = [
     "Compared",
     "EpochReport",
     "Forecast",
+    "Job",
     "OnEpoch",
     "StepReport",
     "TrainingReport",
@@ -29,9 +31,12 @@ __all__ = [
     "forecast",
     "held_out",
     "held_out_losses",
+    "missing",
     "objections",
     "plot_losses",
+    "run_key",
     "to_nobody",
     "total_steps",
+    "train_again",
     "without_held_out",
 ]

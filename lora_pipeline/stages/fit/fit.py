@@ -47,7 +47,8 @@ def fit(
     """Reuse the finished run of this training set, these settings and this base; else continue or begin it, in a process of its own.
 
     Runs lie in `folder/runs/<first 16 digits of the key>/`: `epoch-0001.safetensors` …, `samples/epoch-0001.png` …, `steps.jsonl`,
-    `epochs.jsonl`, `loss.png`, `tensorboard/`, `job.json`, `trained_on.parquet` (which photos, and which were kept aside), and until it is finished `state/`. Runs of other keys
+    `epochs.jsonl`, `loss.png`, `tensorboard/`, `job.json`, `trained_on.parquet` (which photos, and which were kept aside),
+    `made_with.json` (libraries, device and threads of the process that trained last), and until it is finished `state/`. Runs of other keys
     are left alone.
 
     A run that runs out of memory is told of by an OutOfMemory; or, where `settings` allow it, the run of the same training in less memory
@@ -151,6 +152,12 @@ def planned(
 
 
 def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: BaseSettings, prompt: str) -> Job:
+    key = run_key(training_set, settings, base)
+    return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)
+
+
+def run_key(training_set: Manifest, settings: FitSettings, base: BaseSettings) -> str:
+    """Hash of all that the weights hang on. Of the training set, only what is kept counts. Raises ModelError: the base's weights are missing."""
     # What is learnt, and no more: a photo that was refused, or a prompt that is only drawn, does not void sixteen hours of work.
     learnt = [
         (
@@ -170,8 +177,7 @@ def _job(training_set: Manifest, folder: Path, settings: FitSettings, base: Base
     if varies(settings) or settings.text_encoder_lr:
         # then the run encodes words itself, of which the cached embeddings say nothing
         parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
-    key = key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
-    return Job(key, folder / "runs" / key[:16], training_set.folder, training_set.digest, settings, base, prompt)
+    return key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
 
 
 def _row(job: Job, epoch: EpochReport, folder: Path) -> Row:

@@ -20,7 +20,9 @@ STOPS_WITHIN_S = 10.0
 _STDERR_LINES = 30  # of each process, and of a launcher twice as many
 
 
-def in_own_process(job_file: Path, processes: int = 1, module: str = TRAINS) -> Generator[TrainingReport, None, None]:
+def in_own_process(
+    job_file: Path, processes: int = 1, module: str = TRAINS, threads: int = 0
+) -> Generator[TrainingReport, None, None]:
     """Run a job in a new process and give its reports as they come.
 
     When the generator is closed, or an interrupt comes while it waits, the process is asked to stop (it saves its state
@@ -33,6 +35,7 @@ def in_own_process(job_file: Path, processes: int = 1, module: str = TRAINS) -> 
         job_file: the job's `job.json`.
         processes: the job's `num_processes`.
         module: what each process runs: training, or the measuring of a forecast.
+        threads: of each process on the CPU: sums of float32 come out by another last bit with another number of them. 0 is what torch thinks good.
 
     Raises:
         OutOfMemory: the process ran out of memory, and said so.
@@ -46,7 +49,7 @@ def in_own_process(job_file: Path, processes: int = 1, module: str = TRAINS) -> 
         text=True,
         encoding="utf-8",
         errors="replace",
-        env=environment(processes),
+        env=environment(processes) | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
     )
     assert process.stdout is not None
     assert process.stderr is not None

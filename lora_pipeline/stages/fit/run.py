@@ -20,6 +20,7 @@ from typing import Any
 
 from lora_pipeline.errors import OutOfMemory, PipelineError, TrainingError
 from lora_pipeline.families import Family, best_device, family, give_back_memory
+from lora_pipeline.lineage import MADE_WITH, environment
 from lora_pipeline.pictures import save
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.adapter import alpha_of, conv_alpha_of
@@ -73,6 +74,8 @@ def _run(job: Job, stopped: Callable[[], bool], device: str, group: Group) -> It
                 break
         group.leave()
         return
+    base_digest = base_family.digest(job.base, "denoiser")
+    write_text(job.run / MADE_WITH, json.dumps({**environment(device), "base": base_digest}, indent=1) + "\n")
     epochs = epochs[: trainer.epoch]
     _cut_off(job, trainer.step, epochs)
     if trainer.step == 0:

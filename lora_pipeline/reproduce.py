@@ -1,0 +1,167 @@
+"""Is a checkpoint what the record says it is? It is trained again from what it was made of, and compared."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lora_pipeline.errors import PipelineError
+from lora_pipeline.families import family
+from lora_pipeline.lineage import MADE_WITH, Entry, Graph, as_json, differing, graph, record_all
+from lora_pipeline.progress import Progress, silent
+from lora_pipeline.stages.fit import Job, missing, run_key, train_again
+from lora_pipeline.store import Store, digest_file
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came of training a checkpoint again.
+
+    Args:
+        subject: whose.
+        run: key of the training run.
+        epoch: of the checkpoint.
+        digest: SHA-256 of the checkpoint, as recorded.
+        again: SHA-256 of what was trained now.
+        difference: the largest difference of two weights, and the largest weight of the two; None if the bytes are the same, or if the
+            checkpoint's own file is no longer there to compare with.
+        differing: what libraries and device differ in, as `torch: 2.6.0 → 2.7.1`.
+        unknown: whether it was not written down with what the run was trained.
+    """
+
+    subject: str
+    run: str
+    epoch: int
+    digest: str
+    again: str
+    difference: tuple[float, float] | None = None
+    differing: tuple[str, ...] = ()
+    unknown: bool = False
+
+    @property
+    def same(self) -> bool:
+        """Whether the bytes are the same."""
+        return self.digest == self.again
+
+    def lines(self) -> list[str]:
+        """In words, for a terminal."""
+        what = f"epoch {self.epoch} of run {self.run[:16]} of {self.subject}"
+        if self.same:
+            return [f"{what}, trained again: the same bytes (sha256 {self.digest})"]
+        told = [
+            f"{what}, trained again: other bytes",
+            f"  sha256 recorded:    {self.digest}",
+            f"  sha256 trained now: {self.again}",
+        ]
+        if self.difference is None:
+            told.append("  the checkpoint's own file is no longer there, so its weights cannot be compared")
+        else:
+            told.append(
+                f"  weights differ by {self.difference[0]:.3g} at most; the largest weight is {self.difference[1]:.3g}"
+            )
+        told += [f"  made with another {change}" for change in self.differing]
+        if self.unknown:
+            told.append(
+                "  with what it was trained is not in the record: it is of before that was written down; another number of threads "
+                "(OMP_NUM_THREADS) is enough for other bytes"
+            )
+        elif not self.differing:
+            told.append("  libraries and device are the same; on a GPU, sums may still come in another order")
+        return told
+
+
+def reproduce(store: Store, checkpoint: str, progress: Progress = silent) -> Reproduced:
+    """Train a checkpoint again, in a scratch folder that is gone afterwards, and compare.
+
+    Args:
+        checkpoint: a checkpoint's or released LoRA's file, or a picture drawn with it, wherever it lies; or the beginning of a hash.
+        progress: told each step.
+
+    Raises:
+        PipelineError: it is not in the record or is no checkpoint, or what it was made of is no longer there; the message says what.
+        TrainingError, ModelError: training cannot be done.
+    """
+    record_all(store)
+    whole = graph(store, checkpoint)
+    made = _checkpoint(whole, checkpoint)
+    run = whole.entries[whole.parents[made.uid][0]]
+    job = _job(run)
+    _all_there(job, run)
+    then = as_json(job.run / MADE_WITH)
+    with tempfile.TemporaryDirectory(prefix="lora-pipeline-reproduce-") as scratch:
+        lora = train_again(job, int(made.facts["epoch"]), Path(scratch), progress, int(then.get("threads", 0)))
+        again = digest_file(lora)
+        there = made.path is not None and made.path.is_file() and digest_file(made.path) == made.digest
+        apart = _apart(made.path, lora) if there and made.path is not None and again != made.digest else None
+        now = as_json(Path(scratch) / MADE_WITH)
+    changed = differing(then, now) if then else []
+    return Reproduced(
+        made.subject, job.key, int(made.facts["epoch"]), made.digest, again, apart, tuple(changed), not then
+    )
+
+
+def _checkpoint(whole: Graph, asked: str) -> Entry:
+    """The checkpoint that is meant, or that a release or a picture was made of."""
+    reached = [*whole.asked, *(parent for uid in whole.asked for parent in whole.parents.get(uid, ()))]
+    found = {uid: one for uid in reached if (one := whole.entries[uid]).kind == "checkpoint"}
+    if not found:
+        what = ", ".join(dict.fromkeys(whole.entries[uid].kind for uid in whole.asked))
+        raise PipelineError(
+            f"{asked} is a {what}, and only a checkpoint (or a release or picture made of one) can be trained again"
+        )
+    if len(found) > 1:
+        raise PipelineError(f"{asked} leads to {len(found)} checkpoints; name one by its file or hash")
+    return next(iter(found.values()))
+
+
+def _job(run: Entry) -> Job:
+    """The run as it is on paper, its training set where it lies now."""
+    if run.path is None or not (run.path / "job.json").is_file() or not (run.path / "trained_on.parquet").is_file():
+        raise PipelineError(
+            f"{run.path} is gone, and with it the list of what run {run.id} was trained on, file by file; bring the folder back from a "
+            "backup to train it again"
+        )
+    job = Job.read(run.path / "job.json")
+    beside = run.path.parents[2] / "encode"  # the data folder may have been moved since
+    return job if job.training_set.is_dir() else replace(job, training_set=beside)
+
+
+def _all_there(job: Job, run: Entry) -> None:
+    """Raise PipelineError, with names, if anything that the run was trained on is not what it was."""
+    gone = missing(job)
+    if gone:
+        listed = "".join(f"\n  {one}" for one in gone[:20]) + (
+            f"\n  and {len(gone) - 20} more" if len(gone) > 20 else ""
+        )
+        raise PipelineError(
+            f"run {run.id} cannot be trained again: {len(gone)} files of its training set are not what they were. Bring its photos and settings "
+            f"back and materialize training_set, then ask again{listed}"
+        )
+    then: dict[str, Any] = as_json(job.run / MADE_WITH)
+    base = family(job.base.family).digest(job.base, "denoiser")
+    if then.get("base", base) != base:
+        raise PipelineError(
+            f"run {run.id} cannot be trained again: the base model {job.base.model} has other weights now (digest {then['base'][:16]} then, "
+            f"{base[:16]} now)"
+        )
+    if run_key(job.examples, job.settings, job.base) != job.key:
+        raise PipelineError(
+            f"run {run.id} cannot be trained again as it was: the base model {job.base.model}, or the version of the training code, is another "
+            "one now; install the version of lora_pipeline that trained it"
+        )
+
+
+def _apart(then: Path, now: Path) -> tuple[float, float]:
+    """The largest difference of two LoRA files' weights, and the largest weight. A tensor that only one of them has differs by all of itself."""
+    import torch
+    from safetensors.torch import load_file
+
+    before: dict[str, Any] = load_file(then)
+    after: dict[str, Any] = load_file(now)
+    apart = largest = 0.0
+    for name in before.keys() | after.keys():
+        one = before[name] if name in before else torch.zeros_like(after[name])
+        other = after[name] if name in after else torch.zeros_like(one)
+        apart = max(apart, float((one.double() - other.double()).abs().max()))
+        largest = max(largest, float(one.abs().max()), float(other.abs().max()))
+    return apart, largest
