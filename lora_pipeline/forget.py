@@ -187,11 +187,11 @@ def _photos(store: Store, subject: str, what: str, ids: Collection[str]) -> Forg
         for id in wanted
         if id not in ids
     ]
-    reference = load(store, subject).reference
-    if reference is not None and reference.is_file() and digest_file(reference) in photos.values():
-        remarks.append(
-            f"{reference} is also the photo to know {subject} by: name another as reference in subject.yaml."
-        )
+    remarks += [
+        f"{reference} is also the photo to know {subject} by: name another as reference in subject.yaml."
+        for reference in load(store, subject).references
+        if reference.is_file() and digest_file(reference) in photos.values()
+    ]
     return Forgetting(
         subject,
         what,

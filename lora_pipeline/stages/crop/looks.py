@@ -13,7 +13,7 @@ from lora_pipeline.models.dlib_faces import Landmarks68
 from lora_pipeline.models.expression import Expressions
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress
-from lora_pipeline.records import Box, Face, Quality, Row
+from lora_pipeline.records import Box, Face, Quality, Row, Value
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.angle import pose_deg
 from lora_pipeline.stages.crop.whose import Faces
@@ -49,13 +49,13 @@ def _look(
     folder: Path,
     name: str,
     what: str,
-    look: Callable[["Image", Box], Made],
+    look: Callable[["Image", Box], dict[str, Value]],
     identity: str,
     progress: Progress,
 ) -> Faces:
     """The faces with what `look` says of the subject's: its rows' data are fields of `Face`."""
     items = [
-        Item(face.id, [photos[photo].digest, list(face.box), identity], (Path(photos[photo].path), face.box))
+        Item(face.id, [photos[photo].digest, list(face.box), identity], (photo, Path(photos[photo].path), face.box))
         for photo, found in faces.items()
         for face in found
         if face.whose == "subject"
@@ -63,7 +63,7 @@ def _look(
     outcome = refresh(
         folder,
         items,
-        lambda shown, _: look(open_upright(shown[0]), shown[1]),
+        lambda shown, _: Made({"photo": shown[0], **look(open_upright(shown[1]), shown[2])}),
         settings=None,
         code_version=LOOKS_VERSION,
         name=name,
@@ -77,10 +77,10 @@ def _look(
     }
 
 
-def _pose(landmarks: Landmarks68, picture: "Image", box: Box) -> Made:
+def _pose(landmarks: Landmarks68, picture: "Image", box: Box) -> dict[str, Value]:
     _yaw, pitch, roll = pose_deg(landmarks.points(picture, box))
-    return Made({"pitch_deg": pitch, "roll_deg": roll})
+    return {"pitch_deg": pitch, "roll_deg": roll}
 
 
-def _expression(reader: Expressions, picture: "Image", box: Box) -> Made:
-    return Made({"expression": [list(score) for score in reader.scores(picture, box)]})
+def _expression(reader: Expressions, picture: "Image", box: Box) -> dict[str, Value]:
+    return {"expression": [list(score) for score in reader.scores(picture, box)]}

@@ -43,6 +43,8 @@ def test_the_pose_of_the_subjects_head_stands_on_its_crops(manifest: Manifest, t
     assert [row.id for row in read(tmp_path, looks.POSES).rows] == sorted(
         face.id for found in decided_faces(tmp_path).values() for face in found if face.whose == "subject"
     )
+    photos = {row.id: row.data["photo"] for row in read(tmp_path, looks.POSES).rows}  # by which a photo is forgotten
+    assert all(id.rpartition("#")[0] == photo for id, photo in photos.items())
     again = crop(manifest, tmp_path, SETTINGS, "person", None)
     assert again.manifest.digest == plain.manifest.digest
 
