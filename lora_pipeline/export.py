@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from lora_pipeline import flow
+from lora_pipeline import consent, flow
 from lora_pipeline.errors import SettingsError, SubjectError
 from lora_pipeline.flow import Work
-from lora_pipeline.subject import Subject
 
 Format = Literal["kohya", "zip", "hf"]
 TOML = "dataset.toml"
@@ -57,7 +56,7 @@ def export_dataset(work: Work, format: str, to: Path) -> str:
         raise SettingsError(f"--format {format}: there are {', '.join(get_args(Format))}")
     if to.exists() and (format == "zip" or not to.is_dir() or any(to.iterdir())):
         raise SettingsError(f"{to} is there already; nothing was written. Name another place, or remove it first")
-    _agreed(work.subject)
+    consent.refuse(work.subject, "training")  # as here, but in another program on the person's own machine
     for step in flow.STEPS[: [step.noun for step in flow.STEPS].index("captions") + 1]:
         flow.take(step, work)
     pictures = _finished(work)
@@ -68,11 +67,6 @@ def export_dataset(work: Work, format: str, to: Path) -> str:
         write(work, pictures, made)
         made.replace(to)
     return f"wrote {len(pictures)} pictures with captions and masks to {to}"
-
-
-def _agreed(subject: Subject) -> None:
-    if subject.kind == "person" and subject.consent is None:
-        raise SubjectError(f"nothing of {subject.name} is exported: no consent is recorded")
 
 
 def _finished(work: Work) -> list[_Picture]:

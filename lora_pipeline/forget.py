@@ -25,7 +25,7 @@ from lora_pipeline.lineage import made_from
 from lora_pipeline.manifest import read, rewrite, write
 from lora_pipeline.records import Example, Face, Row
 from lora_pipeline.stages.collect import FORGOTTEN
-from lora_pipeline.stages.crop import decided_faces
+from lora_pipeline.stages.crop import COVERAGE, decided_faces
 from lora_pipeline.stages.describe.hand import written
 from lora_pipeline.stages.publish import copies
 from lora_pipeline.store import Store, digest_file, write_text
@@ -384,8 +384,11 @@ def _out_of_the_stages(mine: Path, forgetting: Forgetting, today: datetime.date)
         frames = {role: file for role, file in row.files.items() if file.digest not in digests}
         return replace(row, files=frames)  # a video's row names all of its frames
 
+    coverage = mine / "crop" / COVERAGE  # the next run counts anew
+    removed = int(coverage.exists())
+    coverage.unlink(missing_ok=True)
     stages = sorted(path for path in mine.iterdir() if path.is_dir() and path.name != "collect")
-    removed = sum(rewrite(stage, lambda row: None if _is_of(row, gone) else row) for stage in stages)
+    removed += sum(rewrite(stage, lambda row: None if _is_of(row, gone) else row) for stage in stages)
     return removed + rewrite(
         mine / "collect", source
     )  # last: by these rows a forgetting that was cut off is found again

@@ -200,8 +200,8 @@ def test_a_forgotten_photo_leaves_nothing_but_marks_and_digests(world: World) ->
     own = digest_tree(world.photos)
     removed = carry_out(world.store, plan(world.store, "ann", "alone.png"), TODAY)
     gone = {path for path in files if not path.exists()}
-    # two thumbnails, a crop, its covered copy and mask, latents, text
-    assert removed == len(gone) == 7
+    # two thumbnails, a crop, its covered copy and mask, latents, text, and the count of what the crops show
+    assert removed == len(gone) == 8
     # The source's row and what is remembered of the person's own file stay, since the file does.
     assert set(left_of(world, "alone.png")) <= {
         f"work/ann/collect/{name}" for name in ("manifest.parquet", "sources.digests.json")
@@ -375,7 +375,7 @@ def test_the_terminal_shows_first_and_asks_for_yes(world: World) -> None:
     assert "Nothing was removed. With --yes it is done" in shown.output
     assert digest_tree(world.store.data) == before
     done = CliRunner().invoke(app, ["forget", "ann", "alone.png", "--yes", *home])
-    assert "Done: 7 files removed, 0 runs taken out of Dagster's log." in done.output
+    assert "Done: 8 files removed, 0 runs taken out of Dagster's log." in done.output
     assert recall.recalled(run_of(world, NEW)) is not None
     told = CliRunner().invoke(app, ["lineage", "ann", "1", *home])
     assert f"{run_of(world, NEW)}: recalled on {datetime.date.today()}" in told.output

@@ -179,15 +179,15 @@ def _beside(example: Example, subject: str) -> Thing:
 
 def _example(made: Manifest, row: Row, parents: tuple[str, ...], known: Known) -> Thing:
     example = Example.of(row)
-    file = row.files["latents"]
+    file = row.files.get("latents")  # none, if its photo was forgotten since
     facts = {"repeats": example.repeats, "hidden": example.hidden, "regularisation": example.regularisation}
     return Thing(
         "example",
         known.subject,
         row.id,
-        file.digest,
+        file.digest if file else row.key,
         parents,
-        made.folder / file.path,
+        made.folder / file.path if file else None,
         row.key,
         facts,
         example.photo_digest,

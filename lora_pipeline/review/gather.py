@@ -1,7 +1,6 @@
 """What there is to look at: photos by verdict, copies, faces, training pictures; read from what the stages left."""
 
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,15 +216,3 @@ def pictures(work: Work) -> tuple[Picture, ...]:
         )
         for row in cropped.kept
     )
-
-
-def coverage(work: Work) -> list[tuple[str, int]]:
-    """How many crops there are of each framing and head angle."""
-    return sorted(Counter(_cell(Crop.of(row)) for row in work.made("crop").kept).items())
-
-
-def _cell(crop: Crop) -> str:
-    if crop.yaw_deg is None:
-        return crop.framing
-    side = "frontal" if abs(crop.yaw_deg) < 15 else ("turned right" if crop.yaw_deg > 0 else "turned left")
-    return f"{crop.framing}, {side}"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_pipeline import flow
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import Work
 from lora_pipeline.review import decide
-from lora_pipeline.review.gather import Photo, Picture, copies, coverage, faces, photos, pictures
+from lora_pipeline.review.gather import Photo, Picture, copies, faces, photos, pictures
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -331,10 +332,25 @@ def _captions(work: Work, built: "gr.Blocks", told: "gr.Markdown") -> None:
 def _coverage(work: Work, built: "gr.Blocks") -> None:
     import gradio as gr
 
-    def counted() -> Any:
+    def counted() -> tuple[Any, str]:
         import pandas as pd
 
-        return pd.DataFrame(coverage(work), columns=["what", "pictures"])
+        seen = flow.coverage(work)
+        rows = [(cell.name, "there", cell.there) for cell in seen.cells]
+        rows += [(cell.name, "missing", cell.missing) for cell in seen.cells if cell.missing]
+        order = [cell.name for cell in seen.cells]
+        words = "\n".join(f"- {one}" for one in seen.missing) or "Nothing is missing."
+        return gr.BarPlot(pd.DataFrame(rows, columns=["what", "state", "photos"]), sort=order), words
 
-    chart = gr.BarPlot(x="what", y="pictures", title="Training pictures by framing and head angle", buttons=[])
-    built.load(counted, None, chart, show_progress="hidden")
+    missing = gr.Markdown()
+    chart = gr.BarPlot(
+        x="what",
+        y="photos",
+        color="state",
+        color_map={"there": "#2b6cb0", "missing": "#d9a05b"},
+        title="What the photos show",
+        x_label_angle=-40,
+        height=400,
+        buttons=[],
+    )
+    built.load(counted, None, [chart, missing], show_progress="hidden")

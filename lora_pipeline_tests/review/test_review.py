@@ -21,7 +21,7 @@ from lora_pipeline.assets.resources import House
 from lora_pipeline.demo.photos import draw_subject_photos
 from lora_pipeline.flow import Work
 from lora_pipeline.review import decide
-from lora_pipeline.review.gather import copies, coverage, faces, photos, pictures
+from lora_pipeline.review.gather import copies, faces, photos, pictures
 from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject
 
@@ -105,10 +105,6 @@ def test_what_is_decided_is_told_in_a_sentence(work: Work) -> None:
     assert decide.by_hand(work).startswith("Decided by hand: 1 photo, 1 caption. ")
 
 
-def test_the_chart_counts_every_crop(work: Work) -> None:
-    assert sum(count for _, count in coverage(work)) == len(pictures(work))
-
-
 @contextmanager
 def served(home: Path) -> Iterator[str]:
     with socket.socket() as free:
@@ -188,6 +184,11 @@ def test_a_photo_is_dropped_and_a_caption_mended_on_the_page(work: Work) -> None
         page.locator("#faces button").last.click()
         page.get_by_role("button", name="Not a face").click()
         expect(page.get_by_text("2 photos, 1 face, 1 caption", exact=False)).to_be_visible()
+        page.get_by_role("tab", name="Coverage").click()
+        expect(
+            page.get_by_text("frontal: add", exact=False).or_(page.get_by_text("full: add", exact=False)).first
+        ).to_be_visible()
+        page.screenshot(path=shown / "coverage.png")
         browser.close()
     assert elsewhere == []
     assert [*people.read(work.store.subject("demo")).decisions.values()] == ["not_a_face"]

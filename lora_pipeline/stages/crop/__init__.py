@@ -7,8 +7,17 @@ photo). A photo without the subject's face, or that cannot be used, is one row w
 """
 
 from lora_pipeline.stages.crop.angle import yaw_deg
-from lora_pipeline.stages.crop.coverage import Coverage
+from lora_pipeline.stages.crop.coverage import COVERAGE, Coverage
 from lora_pipeline.stages.crop.crop import CODE_VERSION, coverage, crop
 from lora_pipeline.stages.crop.whose import decided_faces, subject_descriptors
 
-__all__ = ["CODE_VERSION", "Coverage", "coverage", "crop", "decided_faces", "subject_descriptors", "yaw_deg"]
+__all__ = [
+    "CODE_VERSION",
+    "COVERAGE",
+    "Coverage",
+    "coverage",
+    "crop",
+    "decided_faces",
+    "subject_descriptors",
+    "yaw_deg",
+]
