@@ -310,6 +310,14 @@ class Measure:
     base: float | None = None
     ceiling: float | None = None
 
+    @property
+    def told(self) -> str:
+        """The value and its interval; empty if it could not be measured."""
+        if self.value is None:
+            return ""
+        between = "" if self.low is None else f" ({self.low:.3g} to {self.high:.3g})"
+        return f"{self.value:.3g}{between}"
+
 
 @dataclass(frozen=True)
 class Score(Record):
@@ -341,6 +349,13 @@ class Score(Record):
     runner_up: bool = False
     picked: bool = False
     advice: str = ""
+
+    @property
+    def role(self) -> str:
+        """What became of the epoch, in a word or two; mostly none."""
+        if self.chosen:
+            return "✓ picked by a person" if self.picked else "✓"
+        return "runner-up" if self.runner_up else ""
 
     @classmethod
     def of(cls, row: Row) -> Self:

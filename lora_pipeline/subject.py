@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lora_pipeline.errors import SubjectError
+from lora_pipeline.one_value import with_value, without_value
 from lora_pipeline.recipes import recipe
 from lora_pipeline.records import Kind
 from lora_pipeline.settings import Section, Settings, sentences
@@ -18,6 +19,7 @@ from lora_pipeline.store import Store, write_text
 
 FILE = "subject.yaml"
 _HEAD = "# Who or what is trained. Keys: lora-pipeline settings; a caption by hand goes to captions/<photo>.txt\n"
+_PICK = ("settings", "grade", "pick")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -304,6 +306,35 @@ def settle(store: Store, name: str, settings: Mapping[str, Mapping[str, Any]]) -
     tree["settings"] = {section: dict(fields) for section, fields in settings.items()}
     write_text(file, _HEAD + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
     return aside
+
+
+def pick(store: Store, name: str, epoch: int | None) -> None:
+    """Write into a subject's `subject.yaml` which epoch a person picks (`grade.pick`), or (None) take that out; all else in it stays to the letter.
+
+    Raises SubjectError, and leaves the file alone, if it cannot be read, or is written so that this cannot be put in.
+    """
+    load(store, name)
+    file = store.subject(name) / FILE
+    before = file.read_text(encoding="utf-8")
+    try:
+        after = without_value(before, _PICK) if epoch is None else with_value(before, _PICK, epoch)
+        whole = yaml.safe_load(after) == _picked(yaml.safe_load(before), epoch)
+    except (ValueError, yaml.YAMLError):
+        after, whole = before, False
+    if not whole:
+        raise SubjectError(
+            f"{file} is written in a way that a pick cannot be put into; write it by hand, under settings, grade: pick: {epoch or 0}"
+        )
+    write_text(file, after)
+
+
+def _picked(tree: dict[str, Any], epoch: int | None) -> dict[str, Any]:
+    """A whole `subject.yaml` with that pick. A tree of its own, since an alias (YAML's *) may hold one mapping in two places."""
+    sections: dict[str, dict[str, Any]] = tree.get("settings", {})
+    others = {key: value for key, value in sections.get("grade", {}).items() if key != "pick"}
+    if epoch is not None:
+        return {**tree, "settings": {**sections, "grade": {**others, "pick": epoch}}}
+    return {**tree, "settings": {**sections, "grade": others}} if "grade" in sections else tree
 
 
 def _free(file: Path) -> Path:

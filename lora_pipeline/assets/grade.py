@@ -10,7 +10,7 @@ from lora_pipeline.assets.report import picture, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import read
-from lora_pipeline.records import Measure, Score
+from lora_pipeline.records import Score
 from lora_pipeline.stages.grade import STRENGTHS, Strength
 
 
@@ -39,7 +39,7 @@ def _page(work: Work) -> dict[str, Any]:
 def checkpoint_scores(work: Work, outcome: Outcome) -> Shown:
     """What speaks for and against each epoch (likeness, prompts, copies, freedom, drift, damage), and which one is chosen, with the reason."""
     scores = [Score.of(row) for row in outcome.manifest.kept]
-    decisions = [(score.epoch or "base", _role(score), "; ".join(score.vetoes), score.reason) for score in scores]
+    decisions = [(score.epoch or "base", score.role, "; ".join(score.vetoes), score.reason) for score in scores]
     shown: dict[str, object] = {
         "chart": picture(outcome.manifest.folder / "chart.png", "distance to the subject by epoch"),
         "decisions": table(("epoch", "chosen", "vetoes", "reason"), decisions),
@@ -74,12 +74,6 @@ def _strengths(work: Work) -> dict[str, Any]:
     }
 
 
-def _role(score: Score) -> str:
-    if score.chosen:
-        return "✓ picked by a person" if score.picked else "✓"
-    return "runner-up" if score.runner_up else ""
-
-
 def _measures(scores: Sequence[Score]) -> dg.TableMetadataValue:
     """A row a measure, a column an epoch: the value and its 95 % interval; which way is better, and what bounds it, in between."""
     arrows = {"less": "↓ less", "more": "↑ more", "same": "= as the base model"}
@@ -90,16 +84,9 @@ def _measures(scores: Sequence[Score]) -> dg.TableMetadataValue:
             one.about,
             one.name,
             arrows[one.better],
-            *(_told(measures.get(one.name)) for measures in by_name),
+            *(measures[one.name].told if one.name in measures else "" for measures in by_name),
             "" if one.ceiling is None else f"{one.ceiling:.3g}",
         )
         for one in (scores[-1].measures if scores else ())
     ]
     return table(columns, rows)
-
-
-def _told(measure: Measure | None) -> str:
-    if measure is None or measure.value is None:
-        return ""
-    between = "" if measure.low is None else f" ({measure.low:.3g} to {measure.high:.3g})"
-    return f"{measure.value:.3g}{between}"

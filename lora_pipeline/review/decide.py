@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lora_pipeline import people, verdicts
+from lora_pipeline import people, subject, verdicts
 from lora_pipeline.flow import Work
 from lora_pipeline.store import write_text
 from lora_pipeline.verdicts import Verdict
@@ -37,6 +37,16 @@ def caption_file(work: Work, photo: str) -> Path:
     return next((captions / name for name in names if (captions / name).is_file()), captions / names[0])
 
 
+def epoch(work: Work, number: int | None) -> None:
+    """Say which epoch is to be released (`grade.pick` in `subject.yaml`), or (None) leave it to the rule. Raises SubjectError if the file does not let that in."""
+    subject.pick(work.store, work.subject.name, number)
+
+
+def picked(work: Work) -> int:
+    """Which epoch is to be released by a person's word as `subject.yaml` has it now; 0 is none. Raises SubjectError or SettingsError."""
+    return subject.load(work.store, work.subject.name).whole_settings().grade.pick
+
+
 def by_hand(work: Work) -> str:
     """What is decided by hand so far, in a sentence."""
     folder = _folder(work)
@@ -46,6 +56,8 @@ def by_hand(work: Work) -> str:
         (len([*folder.glob("captions/**/*.txt")]), "caption"),
     )
     told = [f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts if count]
+    if pick := picked(work):
+        told.append(f"epoch {pick}")
     if not told:
         return "Nothing is decided by hand yet."
     return (

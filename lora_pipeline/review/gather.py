@@ -8,9 +8,9 @@ from typing import Literal
 
 from lora_pipeline import people, verdicts
 from lora_pipeline.flow import Work
-from lora_pipeline.manifest import Item, Made, key_of, refresh
+from lora_pipeline.manifest import Item, Made, key_of, read, refresh
 from lora_pipeline.pictures import open_upright, save
-from lora_pipeline.records import Box, Caption, Crop, Quality, Row
+from lora_pipeline.records import Box, Caption, Crop, Quality, Row, Score
 from lora_pipeline.records import Photo as Source
 from lora_pipeline.stages.crop import decided_faces
 
@@ -216,3 +216,14 @@ def pictures(work: Work) -> tuple[Picture, ...]:
         )
         for row in cropped.kept
     )
+
+
+def scores(work: Work) -> tuple[Score, ...]:
+    """What speaks for and against each epoch, the base model (epoch 0) first; empty before they are judged."""
+    return tuple(sorted((Score.of(row) for row in work.made("scores").kept), key=lambda one: one.epoch))
+
+
+def grids(work: Work) -> dict[str, Path]:
+    """By prompt, its picture of all epochs; empty before they are drawn."""
+    laid_out = read(work.folder("grids"), "by_prompt")
+    return {str(row.data["prompt"]): laid_out.path(row) for row in laid_out.kept}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lora_pipeline import flow
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import Work
+from lora_pipeline.records import Score
 from lora_pipeline.review import decide
-from lora_pipeline.review.gather import Photo, Picture, copies, faces, photos, pictures
+from lora_pipeline.review.gather import Photo, Picture, copies, faces, grids, photos, pictures, scores
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -79,6 +80,8 @@ def page(work: Work) -> "gr.Blocks":
             _captions(work, built, told)
         with gr.Tab("Coverage"):
             _coverage(work, built)
+        with gr.Tab("Epochs"):
+            _epochs(work, built, told)
     return built
 
 
@@ -354,3 +357,100 @@ def _coverage(work: Work, built: "gr.Blocks") -> None:
         buttons=[],
     )
     built.load(counted, None, [chart, missing], show_progress="hidden")
+
+
+def _epochs(work: Work, built: "gr.Blocks", told: "gr.Markdown") -> None:
+    import gradio as gr
+
+    def shown(prompt: str | None) -> list[Any]:
+        drawn, judged = grids(work), scores(work)
+        now = prompt if prompt in drawn else next(iter(drawn), None)
+        chosen, picked = next((one.epoch for one in judged if one.chosen), None), decide.picked(work)
+        return [
+            _whose_choice(judged, picked),
+            gr.Radio(choices=[(str(one.epoch), one.epoch) for one in judged if one.epoch], value=picked or chosen),
+            _decisions(judged),
+            _measured(judged),
+            gr.Dropdown(choices=list(drawn), value=now),
+            drawn.get(now or ""),
+        ]
+
+    about = gr.Markdown(elem_id="about-epochs")
+    with gr.Row():
+        which = gr.Radio(label="Epoch", elem_id="epoch", scale=4)
+        release = gr.Button("Release this epoch", elem_id="release")
+        rule = gr.Button("Let the rule choose", elem_id="rule")
+    widths: list[str | int] = ["9%", "11%", "15%", "20%", "45%"]
+    decisions = gr.Dataframe(
+        label="what speaks for and against each", wrap=True, interactive=False, buttons=[], column_widths=widths
+    )
+    with gr.Accordion("Everything measured, with its 95 % interval", open=False):
+        measures = gr.Dataframe(wrap=True, interactive=False, buttons=[])
+    prompt = gr.Dropdown(label="prompt")
+    grid = gr.Image(show_label=False, interactive=False, buttons=["fullscreen"], elem_id="epochs-grid")
+    parts = [about, which, decisions, measures, prompt, grid]
+
+    def decided(epoch: int | None) -> str:
+        try:
+            decide.epoch(work, epoch)
+        except PipelineError as error:
+            raise gr.Error(str(error)) from None
+        return decide.by_hand(work)
+
+    def released(epoch: int | None) -> str:
+        return decided(epoch) if epoch else decide.by_hand(work)
+
+    def grid_of(prompt: str) -> Path | None:
+        return grids(work).get(prompt)
+
+    built.load(shown, [prompt], parts, show_progress="hidden")
+    prompt.input(grid_of, [prompt], [grid], show_progress="hidden")
+    for event in (release.click(released, [which], [told]), rule.click(lambda: decided(None), None, [told])):
+        event.then(shown, [prompt], parts, show_progress="hidden")
+
+
+def _whose_choice(judged: Sequence[Score], picked: int) -> str:
+    """Which epoch is chosen and why, and what a person has said of it since."""
+    if not judged:
+        return "Nothing is judged yet: `lora-pipeline run` draws and judges the epochs."
+    lines = [f"**{_sentence(one.reason)}** {_sentence(one.advice)}" for one in judged if one.chosen]
+    if picked and picked not in [one.epoch for one in judged]:
+        lines.append(f"Epoch {picked} is picked by hand, but there is none any more: the next run would stop at it.")
+    elif picked:
+        lines.append(f"Picked by hand, and released by the next run: **epoch {picked}**.")
+    elif any(one.picked for one in judged):
+        lines.append("From the next run on, the rule chooses.")
+    return "\n\n".join(lines)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
+
+
+def _decisions(judged: Sequence[Score]) -> Any:
+    import pandas as pd
+
+    rows = [
+        (
+            one.epoch or "base model",
+            one.role,
+            next((measure.told for measure in one.measures if measure.about == "likeness"), ""),
+            "; ".join(one.vetoes),
+            one.reason,
+        )
+        for one in judged
+    ]
+    likeness = next((one.name for score in judged for one in score.measures if one.about == "likeness"), "likeness")
+    return pd.DataFrame(rows, columns=["epoch", "chosen", likeness, "vetoes", "reason"])
+
+
+def _measured(judged: Sequence[Score]) -> Any:
+    """A row a measure, a column an epoch."""
+    import pandas as pd
+
+    told = {(one.about, one.name): "" for score in judged for one in score.measures}
+    columns: dict[str, list[str]] = {"about": [about for about, _ in told], "measure": [name for _, name in told]}
+    for score in judged:
+        by_name = {one.name: one.told for one in score.measures}
+        columns[f"epoch {score.epoch}" if score.epoch else "base model"] = [by_name.get(name, "") for _, name in told]
+    return pd.DataFrame(columns)

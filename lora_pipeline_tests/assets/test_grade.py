@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lora_pipeline.assets.grade import _measures, _role
+from lora_pipeline.assets.grade import _measures
 from lora_pipeline.records import Measure, Score
 
 NEAR = Measure("identity distance", "likeness", "less", 0.2145, 0.2, 0.38, base=0.51, ceiling=0.18)
@@ -42,7 +42,7 @@ def test_a_measure_is_a_row_with_its_interval_its_control_and_its_ceiling() -> N
 
 def test_who_chose_is_told() -> None:
     score = Score(1, 0.2, 1.0)
-    assert _role(score) == ""
-    assert _role(replace(score, runner_up=True)) == "runner-up"
-    assert _role(replace(score, chosen=True)) == "✓"
-    assert _role(replace(score, chosen=True, picked=True)) == "✓ picked by a person"
+    assert score.role == ""
+    assert replace(score, runner_up=True).role == "runner-up"
+    assert replace(score, chosen=True).role == "✓"
+    assert replace(score, chosen=True, picked=True).role == "✓ picked by a person"

@@ -16,10 +16,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lora_pipeline import flow, people, subject, verdicts
+from lora_pipeline import flow, manifest, people, subject, verdicts
 from lora_pipeline.assets.resources import House
 from lora_pipeline.demo.photos import draw_subject_photos
 from lora_pipeline.flow import Work
+from lora_pipeline.records import Row, Score
 from lora_pipeline.review import decide
 from lora_pipeline.review.gather import copies, faces, photos, pictures
 from lora_pipeline.store import Store
@@ -157,6 +158,8 @@ def test_a_photo_is_dropped_and_a_caption_mended_on_the_page(work: Work) -> None
     before = photos(work)
     used = [one.id for one in before if one.state == "used"]
     left_out = next(one.id for one in before if one.state == "left out" and one.best)
+    judged = [Score(epoch, 0.3, 1.0, chosen=epoch == 2, reason=f"epoch {epoch}") for epoch in range(3)]
+    manifest.write(work.folder("scores"), [Row(f"{one.epoch:04d}", "key", data=one.data()) for one in judged])
     elsewhere: list[str] = []
     with served(home) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -189,8 +192,13 @@ def test_a_photo_is_dropped_and_a_caption_mended_on_the_page(work: Work) -> None
             page.get_by_text("frontal: add", exact=False).or_(page.get_by_text("full: add", exact=False)).first
         ).to_be_visible()
         page.screenshot(path=shown / "coverage.png")
+        page.get_by_role("tab", name="Epochs").click()
+        page.locator("#epoch").get_by_text("1", exact=True).click()
+        page.locator("#release").click()
+        expect(page.locator("#about-epochs")).to_contain_text("released by the next run: epoch 1")
         browser.close()
     assert elsewhere == []
+    assert decide.picked(work) == 1
     assert [*people.read(work.store.subject("demo")).decisions.values()] == ["not_a_face"]
     assert not [*home.glob("data/work/demo/shown-*")]
     assert verdicts.read(work.store.subject("demo")) == {used[0]: "drop", left_out: "keep"}
