@@ -281,7 +281,35 @@ def _asked(work: Work) -> grading.Prompts:
     """The validation prompts of the subject, filled in."""
     subject = work.subject
     asked = grading.prompts_of(work.settings.grade, subject.kind, work.store.subject(subject.name))
-    return replace(asked, texts=tuple(subject.fill(prompt) for prompt in asked.texts))
+    texts = (*asked.texts, *_by_llm(work, asked.texts))
+    return replace(asked, texts=tuple(subject.fill(prompt) for prompt in texts))
+
+
+def _by_llm(work: Work, prompts: Sequence[str]) -> tuple[str, ...]:
+    """Prompts that the language model of the captions writes, if any are wanted. Words alone go there, so no consent is asked for.
+
+    Raises SettingsError if the key would go there unencrypted.
+    """
+    from lora_pipeline.models.llm import Llm, is_outside
+
+    subject, settings, count = work.subject, work.settings.describe, work.settings.grade.llm_prompts
+    if not count:
+        return ()
+    if is_outside(settings.llm_address) and not settings.llm_address.startswith("https://"):
+        raise SettingsError(
+            f"describe.llm_address {settings.llm_address} is outside, and words and key would go there unencrypted: write https://"
+        )
+    writer = Llm(
+        settings.llm_address,
+        settings.llm_model,
+        "",
+        key_env=settings.llm_key_env,
+        attempts=settings.llm_attempts,
+        timeout_s=settings.llm_timeout_s,
+        requests_per_minute=settings.llm_requests_per_minute,
+    )
+    words = (subject.trigger, subject.class_word)
+    return grading.llm_prompts(prompts, count, *words, work.folder("grids"), writer, work.progress)
 
 
 def _make_page(work: Work, grids: Manifest, scores: Manifest | None = None) -> None:
@@ -380,7 +408,7 @@ def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
         grids,
         chosen[0],
         work.folder("scores"),
-        _asked(work).texts,
+        sorted({str(row.data["prompt"]) for row in _of_the_subject(work).kept}),
         distance,
         [identity(work.settings.crop), manifest.key_of(mean.tolist())],
         work.settings.grade.overfit_tolerance,

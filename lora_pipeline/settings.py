@@ -1000,6 +1000,14 @@ class GradeSettings(Section):
             description="So many prompts more, made out of those there are by a grammar, always the same ones (0 to 200).",
         ),
     ] = 0
+    llm_prompts: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="So many prompts more, written by the language model of describe.llm_address (model, key and price as there), which is sent words alone: the prompts there are, trigger and class word. Asked once, then remembered; 0 asks nobody (0 to 64).",
+        ),
+    ] = 0
     other_prompts: Annotated[
         tuple[str, ...],
         Field(

@@ -1,5 +1,6 @@
 """`captions`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -19,6 +20,8 @@ from lora_pipeline.assets.report import table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Row
+from lora_pipeline.settings import DescribeSettings
 from lora_pipeline.stages.describe import HAND, WORDS
 
 
@@ -53,14 +56,17 @@ def by_whom(made: Manifest) -> dg.TableMetadataValue:
 
 
 def spent(work: Work) -> dict[str, Any]:
-    """What a language model's words that stand now took: requests, tokens, and the cost if the prices are set. Nothing for other captioners."""
-    said = manifest.read(work.folder("describe"), WORDS).kept
+    """What a language model's words that stand now took; nothing for other captioners."""
+    return paid(manifest.read(work.folder("describe"), WORDS).kept, work.settings.describe)
+
+
+def paid(said: Sequence[Row], settings: DescribeSettings) -> dict[str, Any]:
+    """Requests and tokens of a language model's answers, and the cost if the prices are set; nothing if it was asked nothing."""
     total = {
         name: sum(int(str(row.data.get(name) or 0)) for row in said) for name in ("requests", "tokens_in", "tokens_out")
     }
     if not total["requests"]:
         return {}
-    settings = work.settings.describe
     cost = (total["tokens_in"] * settings.llm_price_in + total["tokens_out"] * settings.llm_price_out) / 1e6
     return {
         "requests to the language model": total["requests"],

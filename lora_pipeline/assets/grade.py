@@ -1,17 +1,18 @@
 """`validation_grids` and `checkpoint_scores`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
 from lora_pipeline.assets.checks import LEARNED, learned
+from lora_pipeline.assets.describe import paid
 from lora_pipeline.assets.report import picture, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import read
 from lora_pipeline.records import Score
-from lora_pipeline.stages.grade import STRENGTHS, Strength
+from lora_pipeline.stages.grade import LLM_PROMPTS, STRENGTHS, Strength
 
 
 @stage("validation_grids", after=["lora_checkpoints"], gpu=True)
@@ -25,8 +26,18 @@ def validation_grids(work: Work, outcome: Outcome) -> Shown:
         "grid of each prompt": table(
             ("prompt", "file"), [(row.data["prompt"], by_prompt.path(row)) for row in by_prompt.kept]
         ),
+        **_by_llm(work),
         **_page(work),
     }, []
+
+
+def _by_llm(work: Work) -> dict[str, Any]:
+    """The prompts that a language model wrote, and what they took; nothing where none were wanted."""
+    asked = read(work.folder("grids"), LLM_PROMPTS).kept if work.settings.grade.llm_prompts else ()
+    written = [(text,) for row in asked for text in cast(list[str], row.data["prompts"])]
+    if not written:
+        return {}
+    return {"prompts by a language model": table(("prompt",), written), **paid(asked, work.settings.describe)}
 
 
 def _page(work: Work) -> dict[str, Any]:

@@ -111,13 +111,13 @@ class Llm:
                 ],
             }
         ]
-        text, took = self._answer(ask)
-        note = ""
+        said, took = self._answer(ask)
+        text, note = _one_line(said), ""
         if not self._will_do(text):
             again = f"Not quite. {self._wanted()} Write that caption alone."
             ask += [{"role": "assistant", "content": text or "…"}, {"role": "user", "content": again}]
             second, took_more = self._answer(ask)
-            text = second or text
+            text = _one_line(second) or text
             took = {name: took[name] + took_more[name] for name in took}
             note = "asked twice"
         if not text:
@@ -128,6 +128,16 @@ class Llm:
                 f"asked twice, then '{self.mended.strip(' ,')}' was put first",
             )
         return text, {**took, "note": note}
+
+    def lines(self, question: str) -> tuple[list[str], Mapping[str, Value]]:
+        """The lines of its answer to a question in words alone, and what it took, as `requests`, `tokens_in` and `tokens_out`.
+
+        Raises:
+            ModelError: the address or its key is refused.
+            PassingError: the question is refused, or got no answer.
+        """
+        text, took = self._answer([{"role": "user", "content": question}])
+        return [line.strip() for line in text.splitlines() if line.strip()], took
 
     def _opens(self, text: str) -> bool:
         return not self.openings or any(re.match(rf"{re.escape(opening)}(?!\w)", text) for opening in self.openings)
@@ -141,7 +151,7 @@ class Llm:
         return f"{wanted} and begins with {begins}." if begins else f"{wanted}."
 
     def _answer(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, int]]:
-        """One answer's text, and the requests and tokens it took."""
+        """One answer's text, without a reasoning model's thoughts, and the requests and tokens it took."""
         import httpx
 
         key = os.environ.get(self.key_env, "")
@@ -189,7 +199,7 @@ class Llm:
                 f"('{self.model}') and the key: the environment variable {self.key_env} {key}"
             )
         if response.status_code != 200:
-            raise PassingError(f"{self.address} refused this picture with {response.status_code} ({_said(response)})")
+            raise PassingError(f"{self.address} refused what was asked with {response.status_code} ({_said(response)})")
         try:
             answer = response.json()
             content = answer["choices"][0]["message"]["content"] or ""
@@ -201,7 +211,11 @@ class Llm:
             ) from None
         usage = cast(dict[str, Any], answer.get("usage") or {})
         tokens_in, tokens_out = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-        return _one_line(" ".join(parts)), {"requests": requests, "tokens_in": tokens_in, "tokens_out": tokens_out}
+        return _THOUGHTS.sub("", " ".join(parts)), {
+            "requests": requests,
+            "tokens_in": tokens_in,
+            "tokens_out": tokens_out,
+        }
 
 
 def is_outside(address: str) -> bool:
@@ -226,8 +240,8 @@ def _data_url(picture: "Image") -> str:
 
 
 def _one_line(text: str) -> str:
-    """Without a reasoning model's thoughts, line breaks, and quotation marks around it all."""
-    line = " ".join(_THOUGHTS.sub("", text).split())
+    """Without line breaks, and quotation marks around it all."""
+    line = " ".join(text.split())
     return line[1:-1].strip() if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'" else line
 
 

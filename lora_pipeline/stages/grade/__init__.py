@@ -2,10 +2,12 @@
 
 Callables and protocols stand for all models: `draw` makes pictures, `ReadFaces` says whose face is in one, an `Embedder` what it shows, a `Judge`
 how it agrees with its prompt. Everything here can be run with others in their place. `draw_grids` and `score` each have a folder, whose table is
-their manifest; beside it lie what `make_grid` and `make_prompt_grids` laid out (`grid`, `by_prompt`), the page to judge by (`page`), the chart, what
+their manifest; beside it lie what `make_grid` and `make_prompt_grids` laid out (`grid`, `by_prompt`), the page to judge by (`page`), the prompts that a language model wrote (`by_llm`), the chart, what
 was seen in each picture (`see`, `by_strength`), and what each strength comes to (`strength`).
 """
 
+from lora_pipeline.stages.grade.by_llm import TABLE as LLM_PROMPTS
+from lora_pipeline.stages.grade.by_llm import llm_prompts
 from lora_pipeline.stages.grade.draw import CODE_VERSION, Draw, Drawn, Wanted, draw_grids
 from lora_pipeline.stages.grade.grid import make_grid, make_prompt_grids
 from lora_pipeline.stages.grade.looks import look
@@ -20,6 +22,7 @@ from lora_pipeline.stages.grade.strength import Strength, recommend_strength, re
 
 __all__ = [
     "CODE_VERSION",
+    "LLM_PROMPTS",
     "STRENGTHS",
     "Draw",
     "Drawn",
@@ -31,6 +34,7 @@ __all__ = [
     "Strength",
     "Wanted",
     "draw_grids",
+    "llm_prompts",
     "look",
     "make_chart",
     "make_grid",

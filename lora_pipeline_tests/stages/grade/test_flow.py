@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lora_pipeline import flow, manifest, subject
-from lora_pipeline.errors import PipelineError
+from lora_pipeline.assets.grade import _by_llm
+from lora_pipeline.errors import PipelineError, SettingsError
 from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings
 from lora_pipeline.store import Store, digest_file
@@ -66,6 +67,39 @@ def test_a_lists_own_negative_prompt_is_drawn_away_from(work, tmp_path: Path) ->
     assert len(rows) == 2 * 20
     assert all("extra fingers" in row.data["negative_prompt"] for row in rows)
     assert rows[0].data["prompt"].startswith("studio portrait of ohwx woman, facing the camera")
+
+
+def test_prompts_by_a_language_model_are_drawn_and_nobody_is_asked_twice(work, chat, tmp_path: Path) -> None:
+    chat.answers = ["1. {trigger} {class} in the rain\n2. a statue of {trigger} {class}"]
+    grade = {"llm_prompts": 2, "strengths": [1], "sampling_steps": 1, "other_prompts": ["a {class}"]}
+    describe = {"llm_address": chat.address, "llm_model": "poet", "llm_price_in": 10.0}
+    settings = work.settings.changed({"grade": grade, "describe": describe}, "test")
+    asking = flow.Work(Store(shutil.copytree(work.store.data, tmp_path / "data")), work.subject, settings)
+    with manifest.planning(), pytest.raises(manifest.Stale):
+        flow.draw(asking)
+    assert chat.asked == []
+    drawn = ["a photo of ohwx woman", "ohwx woman in the rain", "a statue of ohwx woman", "a woman"]
+    for _ in range(2):
+        rows = flow.draw(asking).manifest.rows
+        assert [row.data["prompt"] for row in rows] == drawn * 2
+    (question,) = chat.asked
+    (message,) = question["messages"]
+    assert isinstance(message["content"], str)  # no picture
+    for sent in ("ohwx", "woman", "a photo of {trigger} {class}"):
+        assert sent in message["content"]
+    with manifest.planning():
+        flow.draw(asking)
+    shown = _by_llm(asking)
+    assert [dict(row.data) for row in shown["prompts by a language model"].records] == [
+        {"prompt": "{trigger} {class} in the rain"},
+        {"prompt": "a statue of {trigger} {class}"},
+    ]
+    assert (shown["requests to the language model"], shown["cost"]) == (1, 0.001)
+    assert _by_llm(work) == {}
+
+    outside = settings.changed({"describe": {"llm_address": "http://llm.example/v1"}}, "test")
+    with pytest.raises(SettingsError, match="words and key would go there unencrypted: write https://"):
+        flow.draw(flow.Work(asking.store, work.subject, outside))
 
 
 def test_a_picture_is_drawn_again_by_its_id_or_by_a_copy_of_its_file(work, tmp_path: Path) -> None:
