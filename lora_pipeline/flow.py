@@ -479,6 +479,8 @@ def publish(work: Work) -> Outcome:
         | ({"regularisation pictures": beside} if beside else {}),
         examples=tuple(Example.of(row) for row in training_set.kept),
         strength="" if strength is None else strength.reason,
+        strength_value=None if strength is None else strength.strength,
+        research=_research(work),
         hidden=_hidden(work, {row.id for row in training_set.kept}),
         may_show=not consent.objection(subject, "share_pictures"),
         recalled=_recalled(work),
@@ -493,6 +495,22 @@ def publish(work: Work) -> Outcome:
         work.progress,
         _of_the_subject(work),
     )
+
+
+def _research(work: Work) -> tuple[str, ...]:
+    """The terms of models for non-commercial research that had a part in what is released; in a style nothing is looked for.
+
+    A detector says whose face is trained on and whose is hidden, and which epoch is the nearest. Pitch is only told, unless fewer pictures are wanted
+    than there are and the coverage plan asks for it.
+    """
+    from lora_pipeline.models.faces import terms
+
+    settings, kind = work.settings.crop, work.subject.kind
+    if kind == "style":
+        return ()
+    fewer = kind == "person" and (settings.best or settings.framing_shares)
+    by_pitch = fewer and (settings.coverage.get("up") or settings.coverage.get("down"))
+    return tuple(terms(settings if by_pitch else settings.model_copy(update={"head_pose": False})))
 
 
 def _of_the_subject(work: Work) -> Manifest:

@@ -58,7 +58,7 @@ def llm_prompts(
     """
 
     def ask(_: None, __: Path) -> Made:
-        found: dict[str, None] = {}
+        found: list[str] = []
         took = {"requests": 0, "tokens_in": 0, "tokens_out": 0}
         said: list[str] = []
         for _round in range(ROUNDS):
@@ -66,7 +66,7 @@ def llm_prompts(
             said, spent = writer.lines(question)
             took = {name: before + int(str(spent.get(name) or 0)) for name, before in took.items()}
             usable = [text for line in said if (text := _usable(line)) and text not in prompts]
-            found = dict.fromkeys(list(dict.fromkeys([*found, *usable]))[:count])
+            found = list(dict.fromkeys([*found, *usable]))[:count]
             if len(found) == count:
                 break
         if not found:
@@ -74,7 +74,7 @@ def llm_prompts(
                 f"grade.llm_prompts: in {ROUNDS} answers the language model gave no prompt with both {{trigger}} and {{class}} in it; the "
                 f"last began '{' '.join(said)[:120]}': choose another (describe.llm_model), or grade.varied_prompts"
             )
-        return Made({"prompts": list(found), **took})
+        return Made({"prompts": found, **took})
 
     inputs = [_question(prompts, count, trigger, class_word), writer.identity]
     outcome = refresh(

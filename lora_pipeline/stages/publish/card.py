@@ -65,6 +65,9 @@ class CardFacts:
         licence: of the LoRA; empty for the base model's.
         examples: what was trained on, of which the files' headers tell sizes, repeats and tags, and never a photo's name.
         strength: which one is recommended, and why; empty where no sweep over strengths says so.
+        strength_value: that strength itself, None likewise.
+        research: what the makers of models that are for non-commercial research say, a sentence each, where those models had a part in
+            what is released: it holds none of their weights, but they chose what it was trained on, or which epoch it is.
         hidden: other people's faces; None where none is looked for.
         may_show: whether pictures drawn with the LoRA may be shown; without it the card has none.
         recalled: why the LoRA must not be used any more; empty if it may.
@@ -81,6 +84,8 @@ class CardFacts:
     licence: str = ""
     examples: tuple[Example, ...] = ()
     strength: str = ""
+    strength_value: float | None = None
+    research: tuple[str, ...] = ()
     hidden: Hidden | None = None
     may_show: bool = False
     recalled: str = ""
@@ -97,6 +102,8 @@ class CardFacts:
         sale = terms(base.licence).sale
         if not self.may_sell:
             return "No commercial use: the consent does not cover it, whatever the licence allows."
+        if self.research:
+            return "No commercial use: models for non-commercial research had a part in it, whatever the base model's licence allows."
         if sale is False:
             return "No commercial use: the base model's licence forbids it, whatever the consent covers."
         if sale is None:
@@ -156,13 +163,18 @@ class Chosen:
 
 
 def licence_of(card: CardFacts, base: BaseFacts) -> str:
-    """The LoRA's own licence by name, the base model's if it has none, and that there is no commercial use where the consent does not cover that.
+    """The LoRA's own licence by name, the base model's if it has none, and that there is no commercial use where the consent does not cover that,
+    or models for research had a part in it.
 
     A consent takes nothing from a licence, which is about the numbers and not about the person; but who reads the licence alone must not
     think that all which it allows is agreed to.
     """
     own = card.licence or base.licence
-    return own if card.may_sell or terms(base.licence).sale is False else f"{own}; the consent covers no commercial use"
+    if terms(base.licence).sale is False:
+        return own
+    limits = [] if card.may_sell else ["the consent covers no commercial use"]
+    limits += ["made with models for non-commercial research"] if card.research else []
+    return "; ".join([own, *limits])
 
 
 def base_facts(base: BaseSettings, digest: str) -> BaseFacts:
@@ -399,6 +411,7 @@ def _consent(card: CardFacts) -> str:
 def _licence(card: CardFacts, base: BaseFacts, files: Mapping[str, str]) -> str:
     name = licence_of(card, base)
     own = f"`{name}`" if name != base.licence else f"`{name}`, as the base model's, of which it is made"
+    research = "".join(f"\n{_sentence(told)} No weights of theirs are in this file.\n" for told in card.research)
     along = f"`{files['notice']}` must go along wherever this LoRA goes.\n" if "notice" in files else ""
     return f"""## Licence
 
@@ -407,7 +420,7 @@ Base model `{base.model}`: `{base.licence}`. This LoRA: {own}. The base model's 
 {terms(base.licence).forbids}
 
 {card.commercial(base)}
-{along}"""
+{research}{along}"""
 
 
 def _limits(card: CardFacts) -> str:

@@ -17,11 +17,15 @@ def write_preview(picture: Path, lora: str, folder: Path) -> str:
 
 
 def write_info(card: CardFacts, base: BaseFacts, lora: str, folder: Path) -> str:
-    """`<lora>.json`, which AUTOMATIC1111 and Forge read as a LoRA's user metadata: what to write in a prompt, and what to mind."""
+    """`<lora>.json`, which AUTOMATIC1111 and Forge read as a LoRA's user metadata: what to write in a prompt, how strong, and what to mind.
+
+    Without a `preferred weight` they take their own default.
+    """
     name = f"{Path(lora).stem}.json"
-    tree = {
+    tree: dict[str, str | float] = {
         "description": f"A LoRA of {card.trigger} {card.class_word} for {base.model}",
         "activation text": f"{card.trigger} {card.class_word}",
+        **({} if card.strength_value is None else {"preferred weight": card.strength_value}),
         "negative text": str(card.settings["grade"].get("negative_prompt", "")),
         "notes": f"Licence: {licence_of(card, base)}. {card.commercial(base)}",
     }

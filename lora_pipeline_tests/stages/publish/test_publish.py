@@ -14,8 +14,9 @@ from lora_pipeline.errors import PipelineError
 from lora_pipeline.families import family
 from lora_pipeline.families.lora_file import lora_bytes, read_metadata, write_lora
 from lora_pipeline.manifest import Manifest
+from lora_pipeline.models.faces import terms
 from lora_pipeline.records import Checkpoint, Example, File, Measure, Row, Score
-from lora_pipeline.settings import BaseSettings, PublishSettings, Settings
+from lora_pipeline.settings import BaseSettings, CropSettings, PublishSettings, Settings
 from lora_pipeline.stages.publish import CardFacts, Hidden, publish
 from lora_pipeline.stages.publish.card import BaseFacts, base_facts
 from lora_pipeline.stages.publish.header import hashes
@@ -507,12 +508,14 @@ def test_the_card_tells_everything(tiny_base, checkpoints, tmp_path: Path) -> No
 
 
 def test_the_card_says_the_strength_that_a_sweep_recommends(tiny_base, checkpoints, tmp_path: Path) -> None:
-    for strength in ("", "at strength 0.8 the identity distance is 0.21"):
-        card = replace(CARD, strength=strength)
+    for strength, value in (("", None), ("at strength 0.8 the identity distance is 0.21", 0.8)):
+        card = replace(CARD, strength=strength, strength_value=value)
         publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
         text = (tmp_path / "out" / "README.md").read_text()
         assert text.count("Recommended strength") == bool(strength)
         assert strength in text
+        info = json.loads((tmp_path / "out" / "ohwx-webui.json").read_text())
+        assert info.get("preferred weight") == value
 
 
 @pytest.fixture
@@ -586,6 +589,23 @@ def test_the_card_says_whether_it_may_be_used_for_money(
     if uses == ("training",):
         assert header["license_name"] == "creativeml-openrail-m-the-consent-covers-no-commercial-use"
     assert told in json.loads((tmp_path / "out" / "ohwx-webui.json").read_text())["notes"]
+
+
+def test_models_for_research_that_had_a_part_in_it_stand_on_the_card(tiny_base, checkpoints, tmp_path: Path) -> None:
+    assert CARD.consent is not None
+    told = terms(CropSettings(detector="insightface", insightface_models="x"))
+    card = replace(CARD, consent={**CARD.consent, "uses": ["commercial"]}, research=tuple(told))
+    base = tiny_base.model_copy(update={"licence": "creativeml-openrail-m"})
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), base, card)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert f"{told[0]}. No weights of theirs are in this file." in text
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert header["license"] == "other"
+    assert header["license_name"] == "creativeml-openrail-m-made-with-models-for-non-commercial-research"
+    notes = json.loads((tmp_path / "out" / "ohwx-webui.json").read_text())["notes"]
+    for words in (text, notes):
+        assert "No commercial use: models for non-commercial research had a part in it" in words
+        assert "Commercial use is allowed" not in words
 
 
 def test_the_record_says_that_strangers_were_hidden(tiny_base, checkpoints, tmp_path: Path) -> None:
