@@ -1,6 +1,7 @@
-"""Captions by a vision model behind an OpenAI-compatible address: vLLM or Ollama at home, or a paid service.
+"""Captions, and prompts, by a model behind an OpenAI-compatible address: vLLM or Ollama at home, or a paid service.
 
-Speaks `POST …/chat/completions` as https://platform.openai.com/docs/api-reference/chat describes it: a text and a picture as a data URL.
+Speaks `POST …/chat/completions` as https://platform.openai.com/docs/api-reference/chat describes it: a text and, for captions, a picture as a data
+URL.
 Of a request's options only what every such server knows is sent: the model and the messages.
 """
 

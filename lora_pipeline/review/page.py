@@ -365,10 +365,11 @@ def _epochs(work: Work, built: "gr.Blocks", told: "gr.Markdown") -> None:
     def shown(prompt: str | None) -> list[Any]:
         drawn, judged = grids(work), scores(work)
         now = prompt if prompt in drawn else next(iter(drawn), None)
-        chosen, picked = next((one.epoch for one in judged if one.chosen), None), decide.picked(work)
+        epochs, picked = [one.epoch for one in judged if one.epoch], decide.picked(work)
+        chosen = next((one.epoch for one in judged if one.chosen), None)
         return [
             _whose_choice(judged, picked),
-            gr.Radio(choices=[(str(one.epoch), one.epoch) for one in judged if one.epoch], value=picked or chosen),
+            gr.Radio(choices=[(str(one), one) for one in epochs], value=picked if picked in epochs else chosen),
             _decisions(judged),
             _measured(judged),
             gr.Dropdown(choices=list(drawn), value=now),
@@ -448,7 +449,7 @@ def _measured(judged: Sequence[Score]) -> Any:
     """A row a measure, a column an epoch."""
     import pandas as pd
 
-    told = {(one.about, one.name): "" for score in judged for one in score.measures}
+    told = dict.fromkeys((one.about, one.name) for score in judged for one in score.measures)
     columns: dict[str, list[str]] = {"about": [about for about, _ in told], "measure": [name for _, name in told]}
     for score in judged:
         by_name = {one.name: one.told for one in score.measures}

@@ -1,9 +1,10 @@
 """grade: checkpoints × prompts × seeds → pictures, a labelled grid, scores with reasons, and the chosen epoch.
 
-Callables and protocols stand for all models: `draw` makes pictures, `ReadFaces` says whose face is in one, an `Embedder` what it shows, a `Judge`
-how it agrees with its prompt. Everything here can be run with others in their place. `draw_grids` and `score` each have a folder, whose table is
-their manifest; beside it lie what `make_grid` and `make_prompt_grids` laid out (`grid`, `by_prompt`), the page to judge by (`page`), the prompts that a language model wrote (`by_llm`), the chart, what
-was seen in each picture (`see`, `by_strength`), and what each strength comes to (`strength`).
+Callables and protocols stand for all models: `draw` makes pictures, `ReadFaces` says whose face is in one, an `Embedder` what it shows, a
+`Judge` how it agrees with its prompt. Everything here can be run with others in their place. `draw_grids` and `score` each have a folder,
+whose table is their manifest; beside it lie what `make_grid` and `make_prompt_grids` laid out (`grid`, `by_prompt`), the page to judge by
+(`page`), the prompts that a language model wrote (`by_llm`), the chart, what was seen in each picture (`see`, `by_strength`), and what each
+strength comes to (`strength`).
 """
 
 from lora_pipeline.stages.grade.by_llm import TABLE as LLM_PROMPTS
