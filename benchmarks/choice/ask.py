@@ -5,16 +5,19 @@ The runs are in `runs`, the truth of an epoch in `truth`. Each run goes through 
 with the recipe's own validation pictures; then the base model and every epoch draw 200 fresh prompts, and
 
     regret  = (truth of the best epoch - truth of the chosen one) / (truth of the best epoch - truth of the worst one)
-    broken  = no epoch's truth is above the base model's by more than twice the standard error of their difference, picture by picture
-    called  = all epochs are vetoed, the chosen one has not learned the subject, or training stopped for a loss that is not finite
+    broken  = no epoch's truth is above the base model's by more than twice the standard error of their difference, picture by picture,
+              or training stopped for a loss that is not finite
+    good    = the best epoch's truth is above the base model's by at least 0.25; what is neither is poor: either word would be right for it
+    called broken = all epochs are vetoed, the chosen one has not learned the subject, or training stopped for a loss that is not finite
 
-The base model is no epoch: the range does not contain it. Where a run is broken, its regret is one of no use against another, so it is told, and
-counted beside those of the others. Under `standard error` stands that of the best epoch's lead over the chosen one, in the truth's unit.
+The base model is no epoch: the range does not contain it. The regret of a broken run is that of one useless epoch against another: it is counted
+with the others' and the others' are counted alone; a run that stopped has none. Under `standard error` stands that of the best epoch's lead over the
+chosen one, in the truth's unit.
 
     python -m benchmarks choice
     python -m benchmarks.choice.ask --folder /tmp/choice --runs plain --pictures 4 --set fit.epochs=2
 
-The first asks the whole of it, two to three hours on two cores, and writes `result.json`; the second a little of it, and writes nothing but its folder.
+The first asks the whole of it, some three hours on two cores that do nothing else, and writes `result.json`; the second a little of it, and writes nothing but its folder.
 Both go on where they were killed.
 """
 
@@ -23,7 +26,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +40,7 @@ from lora_pipeline.store import Store
 
 PICTURES = 200
 WANTED = 0.05
+GOOD = 0.25
 LAST = "checkpoint_scores"
 RAN_AWAY = "of which nothing was learnt"  # a loss or a gradient that is not finite, in the trainer's words
 
@@ -58,15 +62,20 @@ def ask(
         rows.append(_asked(run, store, pictures, changes))
         print(_line(rows[-1]), flush=True)
     told = [row for row in rows if row["regret"] is not None]
-    good = [row for row in told if not row["broken"]]
+    whole = [row for row in told if row["truth says"] != "broken"]
+
+    def called(so: bool, truth: str) -> int:
+        return sum(row["called broken"] is so and row["truth says"] == truth for row in rows)
+
     answer: dict[str, Any] = {
         "fresh pictures an epoch": pictures,
         "runs": len(rows),
-        "regret under 5 %": sum(row["regret"] < WANTED for row in told),
-        "of the runs that are not broken": f"{sum(row['regret'] < WANTED for row in good)} of {len(good)}",
-        "broken, and called so": sum(row["broken"] and row["called broken"] for row in rows),
-        "broken, and not called so": sum(row["broken"] and not row["called broken"] for row in rows),
-        "good, and called broken": sum(row["called broken"] and not row["broken"] for row in rows),
+        "regret under 5 %": f"{sum(row['regret'] < WANTED for row in told)} of {len(told)}",
+        "regret under 5 %, of the runs that are not broken": f"{sum(row['regret'] < WANTED for row in whole)} of {len(whole)}",
+        "broken, and called so": called(True, "broken"),
+        "broken, and not called so": called(False, "broken"),
+        "good, and called broken": called(True, "good"),
+        "poor, and called broken": called(True, "poor"),
         "by run": {row["run"]: row for row in rows},
     }
     print(table(rows))
@@ -95,7 +104,7 @@ def _asked(run: Run, store: Store, pictures: int, changes: Sequence[str]) -> dic
     }
     if stopped:
         # A person has no epoch to take: that the run is broken is true, and was said.
-        return {**row, "stopped": stopped, "regret": None, "broken": True, "called broken": True}
+        return {**row, "stopped": stopped, "regret": None, "truth says": "broken", "called broken": True}
     print(f"{run.name}: truth", flush=True)
     judged = judge(work, run.seed, work.folder("truth"), pictures)
     row |= compared(judged, work.made("scores").kept)
@@ -119,7 +128,7 @@ def compared(judged: Sequence[Judged], scored: Sequence[Any]) -> dict[str, Any]:
         "best": best.epoch,
         "regret": round(regret([one.truth for one in epochs], epochs.index(taken)), 4),
         "standard error": round(standard_error(best, taken), 4),
-        "broken": broken(base, epochs),
+        "truth says": said(base, epochs),
         "called broken": chosen_row.data["learned"] is not True,
         "truth, the base model first": [round(one.truth, 4) for one in judged],
         "likeness": [round(float(np.mean(one.likeness)), 4) for one in judged],
@@ -143,15 +152,18 @@ def standard_error(one: Judged, other: Judged) -> float:
     return 0.0 if len(apart) < 2 else float(apart.std(ddof=1) / np.sqrt(len(apart)))
 
 
-def broken(base: Judged, epochs: Sequence[Judged]) -> bool:
-    """Whether no epoch is worth more than the base model."""
-    return not any(one.truth - base.truth > 2 * standard_error(one, base) for one in epochs)
+def said(base: Judged, epochs: Sequence[Judged]) -> Literal["broken", "poor", "good"]:
+    """What the truth says of a run."""
+    leads = [one.truth - base.truth for one in epochs]
+    if not any(lead > 2 * standard_error(one, base) for lead, one in zip(leads, epochs, strict=True)):
+        return "broken"
+    return "good" if max(leads) >= GOOD else "poor"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows in Markdown."""
     lines = [
-        "| run | subject | epochs | base model's truth | chosen | its truth | best | its truth | regret | broken | called broken |",
+        "| run | subject | epochs | base model's truth | chosen | its truth | best | its truth | regret | truth says | called broken |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -163,7 +175,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             cells += [f"{row['regret']:.1%} of the range"]
         else:
             cells += ["stopped", *[""] * 6]
-        cells += ["yes" if row[name] else "no" for name in ("broken", "called broken")]
+        cells += [row["truth says"], "yes" if row["called broken"] else "no"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

@@ -50,7 +50,7 @@ RUNS = (
     Run("too_short_and_cold", BEA, changes={"encode": {"repeats": 1}, "fit": {"epochs": 2, "unet_lr": 2e-5}}),
     Run("short", CLEO, changes={"encode": {"repeats": 2}, "fit": {"epochs": 4}}),
     Run("too_long", ANN, changes={"encode": {"repeats": 24}, "fit": {"epochs": 10, "lr_scheduler": "constant"}}),
-    Run("too_hot", CLEO, changes={"fit": {"epochs": 3, "unet_lr": 2e-2, "lr_scheduler": "constant"}}),
+    Run("too_hot", CLEO, changes={"fit": {"epochs": 3, "unet_lr": 1e-2, "lr_scheduler": "constant"}}),
     Run("far_too_hot", DORA, changes={"fit": {"epochs": 3, "unet_lr": 5e-2, "lr_scheduler": "constant"}}),
     Run("hot", BEA, changes={"fit": {"unet_lr": 6e-3, "lr_scheduler": "constant"}}),
     Run("too_few_photos", DORA, "few", {"encode": {"repeats": 60}}),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.choice import truth
-from benchmarks.choice.ask import broken, compared, regret, standard_error, table
+from benchmarks.choice.ask import compared, regret, said, standard_error, table
 from benchmarks.choice.runs import ALONE, ANN, BEA, CLASS_WORD, FEW, RUNS, TRIGGER, Run, given, prepare
 from benchmarks.choice.truth import Judged, Ruler, fresh_prompts, judge
 from lora_pipeline.demo.faces import descriptor
@@ -35,10 +35,10 @@ def test_regret_is_a_share_of_the_range() -> None:
 def test_a_run_is_broken_if_no_epoch_is_surely_better_than_the_base_model() -> None:
     base = judged(0, 0.0, 0.1, 0.0, 0.1)
     assert standard_error(judged(1, 0.4, 0.1, 0.0, 0.1), base) == pytest.approx(0.1)  # 0.4, 0, 0, 0: 0.2 / sqrt(4)
-    assert broken(base, [judged(1, 0.4, 0.1, 0.0, 0.1)])  # 0.1 better, 0.1 the standard error
-    assert not broken(base, [judged(1, 0.4, 0.1, 0.0, 0.1), judged(2, 0.4, 0.5, 0.5, 0.5)])
-    assert broken(base, [base])
-    assert broken(judged(0, 0.5, 0.5), [judged(1, 0.0, 0.1)])
+    assert said(base, [judged(1, 0.4, 0.1, 0.0, 0.1)]) == "broken"  # 0.1 better, 0.1 the standard error
+    assert said(base, [judged(1, 0.4, 0.1, 0.0, 0.1), judged(2, 0.3, 0.4, 0.3, 0.2)]) == "good"  # 0.25 better
+    assert said(base, [judged(1, 0.3, 0.3, 0.3, 0.2)]) == "poor"
+    assert said(base, [base]) == said(judged(0, 0.5, 0.5), [judged(1, 0.0, 0.1)]) == "broken"
 
 
 def test_the_choice_stands_beside_the_truth() -> None:
@@ -53,11 +53,11 @@ def test_the_choice_stands_beside_the_truth() -> None:
     told = compared(epochs, rows)
     assert told["truth, the base model first"] == [0.1, 0.4, 0.6, 0.2]
     assert (told["chosen"], told["best"], told["regret"]) == (1, 2, 0.5)
-    assert (told["broken"], told["called broken"]) == (False, False)
+    assert (told["truth says"], told["called broken"]) == ("good", False)
     assert told["vetoes"] == {"2": ["copies"]}
     row = {"run": "plain", "subject": 30, **told}
-    assert "| plain | 30 | 3 | 0.100 | 1 | 0.400 | 2 | 0.600 | 50.0% of the range | no | no |" in table([row])
-    stopped = {"run": "hot", "subject": 30, "broken": True, "called broken": True}
+    assert "| plain | 30 | 3 | 0.100 | 1 | 0.400 | 2 | 0.600 | 50.0% of the range | good | no |" in table([row])
+    stopped = {"run": "hot", "subject": 30, "truth says": "broken", "called broken": True}
     heads, _, line = table([stopped]).splitlines()
     assert line.count("|") == heads.count("|")
     rows[1] = replace(rows[1], data={**rows[1].data, "learned": False})
