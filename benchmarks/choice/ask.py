@@ -17,8 +17,8 @@ chosen one, in the truth's unit.
     python -m benchmarks choice
     python -m benchmarks.choice.ask --folder /tmp/choice --runs plain --pictures 4 --set fit.epochs=2
 
-The first asks the whole of it, some three hours on two cores that do nothing else, and writes `result.json`; the second a little of it, and writes nothing but its folder.
-Both go on where they were killed.
+The first asks the whole of it, some three hours on two cores that do nothing else, and writes `result.json`; the second a little of it, and writes
+nothing but its folder. Both go on where they were killed: stages and epochs that are done are not done again.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def _asked(run: Run, store: Store, pictures: int, changes: Sequence[str]) -> dic
     print(f"{run.name}: truth", flush=True)
     judged = judge(work, run.seed, work.folder("truth"), pictures)
     row |= compared(judged, work.made("scores").kept)
-    return {**row, "minutes": round((time.monotonic() - begun) / 60, 1)}
+    return {**row, "minutes, since it last went on": round((time.monotonic() - begun) / 60, 1)}
 
 
 def compared(judged: Sequence[Judged], scored: Sequence[Any]) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _line(row: dict[str, Any]) -> str:
     if row["regret"] is None:
         return f"{row['run']}: stopped: {row['stopped']}"
-    return f"{row['run']}: epoch {row['chosen']} is chosen, {row['best']} is best, regret {row['regret']:.1%}, {row['minutes']} min"
+    return f"{row['run']}: epoch {row['chosen']} is chosen, {row['best']} is best, regret {row['regret']:.1%}, {row['minutes, since it last went on']} min"
 
 
 def main() -> None:
