@@ -10,8 +10,9 @@ with the recipe's own validation pictures; then the base model and every epoch d
     good    = the best epoch's truth is above the base model's by at least 0.25; what is neither is poor: either word would be right for it
     called broken = all epochs are vetoed, the chosen one has not learned the subject, or training stopped for a loss that is not finite
 
-The base model is no epoch: the range does not contain it. The regret of a broken run is that of one useless epoch against another: it is counted
-with the others' and the others' are counted alone; a run that stopped has none. Under `standard error` stands that of the best epoch's lead over the
+The base model is no epoch: the range does not contain it. A run is **right** if its regret is under 5 %, or if it is broken and is called so: there the
+answer is that no epoch is worth having, and the regret is that of one useless epoch against another. Regrets are counted by themselves too, of all
+runs and of those that are not broken; a run that stopped has none. Under `standard error` stands that of the best epoch's lead over the
 chosen one, in the truth's unit.
 
     python -m benchmarks choice
@@ -70,6 +71,7 @@ def ask(
     answer: dict[str, Any] = {
         "fresh pictures an epoch": pictures,
         "runs": len(rows),
+        "right": sum(row["called broken"] if row["truth says"] == "broken" else row["regret"] < WANTED for row in rows),
         "regret under 5 %": f"{sum(row['regret'] < WANTED for row in told)} of {len(told)}",
         "regret under 5 %, of the runs that are not broken": f"{sum(row['regret'] < WANTED for row in whole)} of {len(whole)}",
         "broken, and called so": called(True, "broken"),
@@ -79,6 +81,7 @@ def ask(
         "by run": {row["run"]: row for row in rows},
     }
     print(table(rows))
+    print(f"right: {answer['right']} of {len(rows)}")
     return answer
 
 
