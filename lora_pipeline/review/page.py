@@ -34,7 +34,8 @@ def serve(work: Work, port: int) -> None:
         raise PipelineError(f"there is nothing of {name} to look at yet; `lora-pipeline run {name}` first")
     # Gradio would tell its makers of each start, and leave copies of what it shows in the system's folder for temporary files.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    with tempfile.TemporaryDirectory(prefix="shown-", dir=own) as copies:
+    work.folder(flow.REVIEW).mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="shown-", dir=work.folder(flow.REVIEW)) as copies:
         os.environ["GRADIO_TEMP_DIR"] = copies
         from gradio import themes
 
