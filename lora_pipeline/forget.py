@@ -7,7 +7,6 @@ are never touched.
 """
 
 import datetime
-import difflib
 import json
 import math
 import shutil
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lora_pipeline import lineage, people, recall, verdicts
-from lora_pipeline.errors import PipelineError, SubjectError
+from lora_pipeline.errors import PipelineError
 from lora_pipeline.flow import REVIEW, STEPS
 from lora_pipeline.lineage import made_from
 from lora_pipeline.manifest import read, rewrite, write
@@ -27,7 +26,7 @@ from lora_pipeline.stages.describe.hand import written
 from lora_pipeline.stages.grade import TRAINED
 from lora_pipeline.stages.publish import copies
 from lora_pipeline.store import Store, digest_file, write_text
-from lora_pipeline.subject import FILE, load, names
+from lora_pipeline.subject import FILE, load, names, unknown
 
 LOG = "forgotten.jsonl"
 TRAINED_ON = "trained_on"
@@ -219,9 +218,7 @@ def _photos(store: Store, subject: str, what: str, ids: Collection[str]) -> Forg
 def _whole_subject(store: Store, subject: str) -> Forgetting:
     mine = _work(store, subject)
     if subject not in names(store) and not mine.is_dir():
-        near = difflib.get_close_matches(subject, names(store), n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names(store)) or 'none yet'}"
-        raise SubjectError(f"there is no subject '{subject}'; {hint}")
+        raise unknown(store, subject)
     source = {row.id: str(row.data.get("digest", "")) for row in read(mine / "collect").rows}
     gone = {id: digest for id, digest in _trained_on(mine).items() if digest not in source.values()}
     photos = gone | {id: digest for id, digest in source.items() if digest}
