@@ -416,7 +416,7 @@ def _nameless(row: Row, number: int) -> Row:
 
 
 def _mark_release(folder: Path, digests: Collection[str]) -> None:
-    """Say on the card what is recalled, and take the photos' names out of the lineage record that lies beside it."""
+    """Say on the card what is recalled, and take the photos' names out of the lineage record beside it, where an older one has them."""
     card, record, told = folder / "README.md", folder / "lineage.json", recall.recalled(folder)
     if card.exists() and told is not None:
         text = card.read_text(encoding="utf-8")
@@ -426,7 +426,7 @@ def _mark_release(folder: Path, digests: Collection[str]) -> None:
     if record.exists():
         tree = json.loads(record.read_text(encoding="utf-8"))
         for photo in tree.get("photos", []):
-            if photo.get("digest") in digests:
+            if photo.get("digest") in digests and "path" in photo:
                 photo["path"] = ""
         write_text(record, json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
