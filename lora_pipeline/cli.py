@@ -15,6 +15,9 @@ app = typer.Typer(
     help="From a heap of photos of one subject to a LoRA you would put your name to.",
 )
 
+# In the order in which a person needs them; `--help` shows the commands in this file's.
+START, WORK, RESULT, RECORD = "To begin", "Day by day", "What came of it", "What was made of what"
+
 Home = Annotated[
     Path | None, typer.Option(help="Folder that holds data/. Default: LORA_PIPELINE_HOME, or the checkout.")
 ]
@@ -28,7 +31,16 @@ def _store(home: Path | None) -> Store:
     return default_store() if home is None else Store(home.expanduser().resolve() / "data")
 
 
-@app.command()
+@app.command(rich_help_panel=START)
+def demo(home: Home = None, verbose: bool = False) -> None:
+    """Draw the bundled subject's photos, if they are not there, and run."""
+    from lora_pipeline.demo.bundled import bundle
+
+    store = _store(home)
+    _run(store, bundle(store), [], verbose)
+
+
+@app.command(rich_help_panel=START)
 def new(
     name: Annotated[str, typer.Argument(help="Name of the subject: small letters, digits, - and _.")],
     photos: Annotated[Path, typer.Option(help="Folder of photos, a .zip of one, or a video. It is only ever read.")],
@@ -70,18 +82,7 @@ def new(
     print(f"next: lora-pipeline run {name}")
 
 
-def _consent(words: str) -> dict[str, str] | None:
-    if not words:
-        return None
-    parts = [part.strip() for part in words.split(",", 2)]
-    if len(parts) < 3:
-        raise SettingsError(
-            "--consent: say who agreed, when and to what, with commas: 'Jane Doe, 2026-11-01, a LoRA for her own use'"
-        )
-    return dict(zip(("given_by", "given_on", "scope"), parts, strict=True))
-
-
-@app.command("import")
+@app.command("import", rich_help_panel=START)
 def import_(
     source: Annotated[
         Path,
@@ -114,19 +115,41 @@ def import_(
     print("\n".join(bring(store, found, name, given, change)))
 
 
-@app.command()
+def _consent(words: str) -> dict[str, str] | None:
+    if not words:
+        return None
+    parts = [part.strip() for part in words.split(",", 2)]
+    if len(parts) < 3:
+        raise SettingsError(
+            "--consent: say who agreed, when and to what, with commas: 'Jane Doe, 2026-11-01, a LoRA for her own use'"
+        )
+    return dict(zip(("given_by", "given_on", "scope"), parts, strict=True))
+
+
+@app.command(rich_help_panel=START)
+def trigger(
+    name: Annotated[str, typer.Argument(help="The subject's name or nickname, to make trigger words of.")],
+    recipe: Annotated[str, typer.Option(help="Recipe whose base model is to read them.")] = "sd15_person",
+) -> None:
+    """Offer rare trigger words: Caesar shifts of a name that the base's tokenizer neither knows nor splits badly."""
+    from lora_pipeline.recipes import recipe as named
+    from lora_pipeline.summary import trigger_words
+
+    print(trigger_words(name, named(recipe)))
+
+
+@app.command(rich_help_panel=START)
+def settings(recipe: Annotated[str, typer.Argument(help="A recipe.")] = "sd15_person") -> None:
+    """Every setting with its value in a recipe, its sentence, unit and range."""
+    from lora_pipeline.summary import all_settings
+
+    print(all_settings(recipe))
+
+
+@app.command(rich_help_panel=WORK)
 def run(name: str, changes: Change = None, home: Home = None, verbose: bool = False) -> None:
     """Take a subject from its photos to its LoRA, computing only what changed."""
     _run(_store(home), name, changes or [], verbose)
-
-
-@app.command()
-def demo(home: Home = None, verbose: bool = False) -> None:
-    """Draw the bundled subject's photos, if they are not there, and run."""
-    from lora_pipeline.demo.bundled import bundle
-
-    store = _store(home)
-    _run(store, bundle(store), [], verbose)
 
 
 def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
@@ -144,7 +167,7 @@ def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=WORK)
 def status(name: str, home: Home = None) -> None:
     """What is fresh, what is stale and why, what each stage kept and dropped, which faces are unsure, what the pictures show and lack."""
     from lora_pipeline import flow
@@ -161,19 +184,17 @@ def status(name: str, home: Home = None) -> None:
         print(f"\n{judged.in_words}")
 
 
-@app.command()
-def trigger(
-    name: Annotated[str, typer.Argument(help="The subject's name or nickname, to make trigger words of.")],
-    recipe: Annotated[str, typer.Option(help="Recipe whose base model is to read them.")] = "sd15_person",
-) -> None:
-    """Offer rare trigger words: Caesar shifts of a name that the base's tokenizer neither knows nor splits badly."""
-    from lora_pipeline.recipes import recipe as named
-    from lora_pipeline.summary import trigger_words
+@app.command(rich_help_panel=WORK)
+def review(name: str, home: Home = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 7860) -> None:
+    """A local page: photos, copies, faces, crops, captions; what is decided there wins from the next run on."""
+    from lora_pipeline.flow import work
+    from lora_pipeline.progress import bars
+    from lora_pipeline.review import serve
 
-    print(trigger_words(name, named(recipe)))
+    serve(work(_store(home), name, bars()), port)
 
 
-@app.command()
+@app.command(rich_help_panel=WORK)
 def forecast(name: str, changes: Change = None, home: Home = None) -> None:
     """What training would take: steps, hours, energy, money, memory. Makes the training set of these settings, and trains nothing."""
     from dataclasses import replace
@@ -192,7 +213,55 @@ def forecast(name: str, changes: Change = None, home: Home = None) -> None:
         raise typer.Exit(1)
 
 
-@app.command("export-dataset")
+@app.command(rich_help_panel=WORK)
+def ui(home: Home = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """The Dagster UI on 127.0.0.1."""
+    from lora_pipeline.assets.launch import ui as serve
+
+    raise typer.Exit(serve(_store(home), port))
+
+
+@app.command(rich_help_panel=RESULT)
+def redraw(
+    name: Annotated[str, typer.Argument(help="The subject.")],
+    of: Annotated[str, typer.Argument(help="A validation picture: its id, such as e0003/p02/s0001, or a PNG.")],
+    home: Home = None,
+) -> None:
+    """Draw a validation picture again from what it says of itself, and compare to the pixel."""
+    from lora_pipeline import flow
+
+    work = flow.work(_store(home), name)
+    again = flow.redraw(work, of)
+    print(f"{of}: {again.in_words()}")
+    if again.differing:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=RESULT)
+def release(
+    name: Annotated[str, typer.Argument(help="The subject.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder of ComfyUI, AUTOMATIC1111 or Forge, to lay the LoRA into.")
+    ] = None,
+    push_to_hub: Annotated[
+        str, typer.Option(help="user/repo on the Hugging Face hub, private. Needs the consent share_file.")
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="With --push-to-hub: for everybody to see.")] = False,
+    home: Home = None,
+) -> None:
+    """Bring what is released to where it is used."""
+    from lora_pipeline import flow
+
+    work = flow.work(_store(home), name)
+    if to is None and not push_to_hub:
+        raise SettingsError("release: say where to: --to FOLDER, --push-to-hub user/repo, or both")
+    if to is not None:
+        print("\n".join(f"{path}" for path in flow.place(work, to)))
+    if push_to_hub:
+        print(flow.push(work, push_to_hub, public))
+
+
+@app.command("export-dataset", rich_help_panel=RESULT)
 def export_dataset(
     name: Annotated[str, typer.Argument(help="The subject.")],
     to: Annotated[Path, typer.Option(help="Folder to be made, or the .zip; nothing may be there.")],
@@ -208,17 +277,7 @@ def export_dataset(
     print(export.export_dataset(flow.work(_store(home), name, bars()), format, to.expanduser().resolve()))
 
 
-@app.command()
-def review(name: str, home: Home = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 7860) -> None:
-    """A local page: photos, copies, faces, crops, captions; what is decided there wins from the next run on."""
-    from lora_pipeline.flow import work
-    from lora_pipeline.progress import bars
-    from lora_pipeline.review import serve
-
-    serve(work(_store(home), name, bars()), port)
-
-
-@app.command()
+@app.command(rich_help_panel=RECORD)
 def lineage(
     thing: Annotated[
         str,
@@ -247,7 +306,7 @@ def lineage(
     print("\n".join([told, *called_back]))
 
 
-@app.command()
+@app.command(rich_help_panel=RECORD)
 def reproduce(
     checkpoint: Annotated[str, typer.Argument(help="A LoRA file, wherever it lies, or 8 or more digits of its hash.")],
     home: Home = None,
@@ -262,7 +321,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=RECORD)
 def forget(
     name: Annotated[str, typer.Argument(help="The subject.")],
     what: Annotated[
@@ -292,62 +351,6 @@ def forget(
     runs = forget_runs(store, name)
     files = carry_out(store, planned, datetime.date.today())
     print(f"\nDone: {files} files removed, {runs} runs taken out of Dagster's log.")
-
-
-@app.command()
-def release(
-    name: Annotated[str, typer.Argument(help="The subject.")],
-    to: Annotated[
-        Path | None, typer.Option(help="Folder of ComfyUI, AUTOMATIC1111 or Forge, to lay the LoRA into.")
-    ] = None,
-    push_to_hub: Annotated[
-        str, typer.Option(help="user/repo on the Hugging Face hub, private. Needs the consent share_file.")
-    ] = "",
-    public: Annotated[bool, typer.Option("--public", help="With --push-to-hub: for everybody to see.")] = False,
-    home: Home = None,
-) -> None:
-    """Bring what is released to where it is used."""
-    from lora_pipeline import flow
-
-    work = flow.work(_store(home), name)
-    if to is None and not push_to_hub:
-        raise SettingsError("release: say where to: --to FOLDER, --push-to-hub user/repo, or both")
-    if to is not None:
-        print("\n".join(f"{path}" for path in flow.place(work, to)))
-    if push_to_hub:
-        print(flow.push(work, push_to_hub, public))
-
-
-@app.command()
-def redraw(
-    name: Annotated[str, typer.Argument(help="The subject.")],
-    of: Annotated[str, typer.Argument(help="A validation picture: its id, such as e0003/p02/s0001, or a PNG.")],
-    home: Home = None,
-) -> None:
-    """Draw a validation picture again from what it says of itself, and compare to the pixel."""
-    from lora_pipeline import flow
-
-    work = flow.work(_store(home), name)
-    again = flow.redraw(work, of)
-    print(f"{of}: {again.in_words()}")
-    if again.differing:
-        raise typer.Exit(1)
-
-
-@app.command()
-def settings(recipe: Annotated[str, typer.Argument(help="A recipe.")] = "sd15_person") -> None:
-    """Every setting with its value in a recipe, its sentence, unit and range."""
-    from lora_pipeline.summary import all_settings
-
-    print(all_settings(recipe))
-
-
-@app.command()
-def ui(home: Home = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
-    """The Dagster UI on 127.0.0.1."""
-    from lora_pipeline.assets.launch import ui as serve
-
-    raise typer.Exit(serve(_store(home), port))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 Neutral names only: no photo's own name, no EXIF, nothing of where it was taken leaves with the pictures.
 """
 
+import datetime
 import json
 import shutil
 import tempfile
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from lora_pipeline import consent, flow
+from lora_pipeline import consent, flow, recall
 from lora_pipeline.errors import SettingsError, SubjectError
 from lora_pipeline.flow import Work
+from lora_pipeline.records import Crop
 
 Format = Literal["kohya", "zip", "hf"]
 TOML = "dataset.toml"
@@ -27,11 +29,13 @@ class _Picture:
     Args:
         picture, mask: PNG files; the mask is grey, 255 where training looks.
         caption: the words that it is trained with.
+        photo: SHA-256 of the photo that it was cut from. It stays here, so that `forget` can tell where pictures of the photo are.
     """
 
     picture: Path
     mask: Path
     caption: str
+    photo: str
 
 
 def export_dataset(work: Work, format: str, to: Path) -> str:
@@ -66,6 +70,8 @@ def export_dataset(work: Work, format: str, to: Path) -> str:
         made = Path(aside) / "made"
         write(work, pictures, made)
         made.replace(to)
+    photos = {one.photo for one in pictures}
+    recall.exported(work.folder("conceal").parent, to, photos, datetime.date.today())
     return f"wrote {len(pictures)} pictures with captions and masks to {to}"
 
 
@@ -78,6 +84,7 @@ def _finished(work: Work) -> list[_Picture]:
             concealed.path(row),
             concealed.path(row, "mask"),
             " ".join(filter(None, (around.caption_prefix, words[row.id], around.caption_suffix))),
+            Crop.of(row).photo_digest,
         )
         for row in concealed.kept
         if row.id in words

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 USED = "settings.json"
+REVIEW = "review"
+"""Folder beside the stages' of what the page shows: faces cut out of photos, and copies for the browser while it is open."""
 
 
 @dataclass(frozen=True)

@@ -7,34 +7,28 @@ are never touched.
 """
 
 import datetime
-import difflib
 import json
 import math
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
-import yaml
-
-from lora_pipeline import lineage, recall
-from lora_pipeline.errors import PipelineError, SubjectError
-from lora_pipeline.flow import STEPS
+from lora_pipeline import lineage, people, recall, verdicts
+from lora_pipeline.errors import PipelineError
+from lora_pipeline.flow import REVIEW, STEPS
 from lora_pipeline.lineage import made_from
 from lora_pipeline.manifest import read, rewrite, write
 from lora_pipeline.records import Example, Face, Row
 from lora_pipeline.stages.collect import FORGOTTEN
 from lora_pipeline.stages.crop import COVERAGE, decided_faces
 from lora_pipeline.stages.describe.hand import written
+from lora_pipeline.stages.grade import TRAINED
 from lora_pipeline.stages.publish import copies
 from lora_pipeline.store import Store, digest_file, write_text
-from lora_pipeline.subject import FILE, load, names
+from lora_pipeline.subject import FILE, load, names, unknown
 
 LOG = "forgotten.jsonl"
-PEOPLE = "people.yaml"
-WORDS = {"subject", "stranger", "not_a_face"}
-"""What `people.yaml` says of a face that is nobody's name."""
 TRAINED_ON = "trained_on"
 
 
@@ -52,6 +46,7 @@ class Forgetting:
         beside: other subjects that they stood beside in training.
         drawn: how many validation pictures those checkpoints have drawn.
         copies: where released files were copied to: path or address → SHA-256.
+        exports: where training pictures of them were written to, for other trainers.
         remarks: what the person should know, in sentences.
     """
 
@@ -64,6 +59,7 @@ class Forgetting:
     beside: Sequence[str] = ()
     drawn: int = 0
     copies: Mapping[str, str] = field(default_factory=dict)
+    exports: Sequence[str] = ()
     remarks: Sequence[str] = ()
 
     @property
@@ -96,6 +92,9 @@ class Forgetting:
                 )
         if self.copies:
             told += ["", "copies of them that you must remove yourself:", *(f"  {where}" for where in self.copies)]
+        if self.exports:
+            told += ["", "sets for other trainers that hold it, to be removed by you:"]
+            told += [f"  {where}" for where in self.exports]
         if self.beside:
             told += ["", f"regularisation pictures of: {', '.join(self.beside)}"]
         if self.originals:
@@ -188,6 +187,15 @@ def _photos(store: Store, subject: str, what: str, ids: Collection[str]) -> Forg
         if id not in ids
     ]
     remarks += [
+        f"{store.subject(subject) / file} speaks of {id} too: it is yours, take the line out there."
+        for file, said in (
+            (people.FILE, people.read(store.subject(subject)).decisions),
+            (verdicts.FILE, verdicts.read(store.subject(subject))),
+        )
+        for id in wanted
+        if any(id in (one, one.rpartition("#")[0]) for one in said)
+    ]
+    remarks += [
         f"{reference} is also the photo to know {subject} by: name another as reference in subject.yaml."
         for reference in load(store, subject).references
         if reference.is_file() and digest_file(reference) in photos.values()
@@ -202,6 +210,7 @@ def _photos(store: Store, subject: str, what: str, ids: Collection[str]) -> Forg
         sorted({other for other, _ in beside}),
         len({path for descent in descents for path in descent.grid}),
         _copied(mine, runs),
+        [to for to, export in recall.exports(mine).items() if set(photos.values()) & set(export.photos)],
         remarks,
     )
 
@@ -209,9 +218,7 @@ def _photos(store: Store, subject: str, what: str, ids: Collection[str]) -> Forg
 def _whole_subject(store: Store, subject: str) -> Forgetting:
     mine = _work(store, subject)
     if subject not in names(store) and not mine.is_dir():
-        near = difflib.get_close_matches(subject, names(store), n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names(store)) or 'none yet'}"
-        raise SubjectError(f"there is no subject '{subject}'; {hint}")
+        raise unknown(store, subject)
     source = {row.id: str(row.data.get("digest", "")) for row in read(mine / "collect").rows}
     gone = {id: digest for id, digest in _trained_on(mine).items() if digest not in source.values()}
     photos = gone | {id: digest for id, digest in source.items() if digest}
@@ -235,6 +242,7 @@ def _whole_subject(store: Store, subject: str) -> Forgetting:
         sorted({other for other, _ in beside}),
         len(read(mine / "grids").kept),
         _copied(mine),
+        list(recall.exports(mine)),
         remarks,
     )
 
@@ -255,16 +263,14 @@ def _person(store: Store, subject: str, what: str) -> list[str] | None:
     Raises PipelineError if the face is the subject's own, or if the photo has no such face.
     """
     faces: dict[str, Face] = {}
-    photo_of: dict[str, str] = {}
     for photo, found in decided_faces(_work(store, subject) / "crop").items():
-        for number, face in enumerate(sorted(found, key=lambda face: face.box), start=1):
-            faces[f"{photo}#{number}"] = face
-            photo_of[f"{photo}#{number}"] = photo
-    named = [id for id, word in _people(store.subject(subject)).items() if word.casefold() == what.casefold()]
-    asked = [what] if what in faces else [] if what in WORDS else named
+        faces |= zip(people.face_ids(photo, [face.box for face in found]), found, strict=True)
+    said = people.read(store.subject(subject))
+    named = [id for id in said.decisions if said.name(id) and said.name(id).casefold() == what.casefold()]
+    asked = [what] if what in faces else named
     if not asked:
-        if (photo := what.rpartition("#")[0]) in photo_of.values():
-            there = ", ".join(id for id, one in photo_of.items() if one == photo)
+        photo = what.rpartition("#")[0]
+        if there := ", ".join(sorted((id for id in faces if faces[id].photo == photo), key=lambda id: faces[id].box)):
             raise PipelineError(f"{photo} has no face {what}; its faces, counted from left to right: {there}")
         return None
     shown = [faces[id] for id in asked if id in faces]
@@ -274,23 +280,11 @@ def _person(store: Store, subject: str, what: str) -> list[str] | None:
         )
     near = load(store, subject).whole_settings().crop.same_person_distance
     alike = {
-        photo_of[id]
-        for id, face in faces.items()
+        face.photo
+        for face in faces.values()
         if face.whose != "subject" and any(math.dist(face.descriptor, one.descriptor) <= near for one in shown)
     }
     return sorted(alike | {id.rpartition("#")[0] for id in asked})
-
-
-def _people(folder: Path) -> dict[str, str]:
-    """Face id → whose, as a person wrote it; empty if nobody did."""
-    file = folder / PEOPLE
-    try:
-        tree: object = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SubjectError(f"{file} is not YAML: {error}") from None
-    return (
-        {str(id): str(word) for id, word in cast(dict[object, object], tree).items()} if isinstance(tree, dict) else {}
-    )
 
 
 def _work(store: Store, subject: str) -> Path:
@@ -387,8 +381,13 @@ def _out_of_the_stages(mine: Path, forgetting: Forgetting, today: datetime.date)
     coverage = mine / "crop" / COVERAGE  # the next run counts anew
     removed = int(coverage.exists())
     coverage.unlink(missing_ok=True)
+    removed += _whole_tree(mine / REVIEW)  # the page cuts faces out anew; one that was killed has left copies
+    # What the scores remember of a training picture: how it looks, in numbers.
+    seen = gone | {f"{TRAINED}{id}" for id in gone}
     stages = sorted(path for path in mine.iterdir() if path.is_dir() and path.name != "collect")
-    removed += sum(rewrite(stage, lambda row: None if _is_of(row, gone) else row) for stage in stages)
+    for stage in stages:
+        names = seen if stage.name == "scores" else gone
+        removed += rewrite(stage, lambda row, names=names: None if _is_of(row, names) else row)
     return removed + rewrite(
         mine / "collect", source
     )  # last: by these rows a forgetting that was cut off is found again
@@ -417,7 +416,7 @@ def _nameless(row: Row, number: int) -> Row:
 
 
 def _mark_release(folder: Path, digests: Collection[str]) -> None:
-    """Say on the card what is recalled, and take the photos' names out of the lineage record that lies beside it."""
+    """Say on the card what is recalled, and take the photos' names out of the lineage record beside it, where an older one has them."""
     card, record, told = folder / "README.md", folder / "lineage.json", recall.recalled(folder)
     if card.exists() and told is not None:
         text = card.read_text(encoding="utf-8")
@@ -427,7 +426,7 @@ def _mark_release(folder: Path, digests: Collection[str]) -> None:
     if record.exists():
         tree = json.loads(record.read_text(encoding="utf-8"))
         for photo in tree.get("photos", []):
-            if photo.get("digest") in digests:
+            if photo.get("digest") in digests and "path" in photo:
                 photo["path"] = ""
         write_text(record, json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 

@@ -1,7 +1,8 @@
-"""What must stay out, and which files are to be called back: the two plain files that `forget` leaves.
+"""What must stay out, which files are to be called back, and where the set was written to: three plain files.
 
 `forgotten.txt` in a subject's folder lists photos by their content, so that one stays out under whatever name it comes again.
 `recalled.json` lies beside a run's checkpoints, or beside what is released, and says which of the files there were trained on them.
+`exported.json` in a subject's work folder lists the places outside of it to which `export-dataset` wrote pictures.
 """
 
 import datetime
@@ -14,7 +15,7 @@ from pathlib import Path
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.store import Store, digest_file, write_text
 
-FORGOTTEN, RECALLED = "forgotten.txt", "recalled.json"
+FORGOTTEN, RECALLED, EXPORTED = "forgotten.txt", "recalled.json", "exported.json"
 
 _HEAD = "# Photos that stay out: SHA-256 of the file, and the day on which it was forgotten.\n"
 _LINE = re.compile(r"([0-9a-f]{64})\s+(\d{4}-\d{2}-\d{2})")
@@ -104,3 +105,33 @@ def call_back(folder: Path, photos: Collection[str], files: Mapping[str, str], t
     before = recalled(folder) or Recall("", ())
     now = Recall(str(today), tuple(sorted({*before.photos, *photos})), {**before.files, **files})
     write_text(folder / RECALLED, json.dumps(asdict(now), indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Export:
+    """A finished set that lies outside of the data folder.
+
+    Args:
+        on: the day (YYYY-MM-DD).
+        photos: SHA-256 of the photos that its pictures were cut from, sorted.
+    """
+
+    on: str
+    photos: tuple[str, ...]
+
+
+def exports(work: Path) -> dict[str, Export]:
+    """Absolute path of each set that was written → what is in it, the first one first.
+
+    Args:
+        work: the subject's folder in `data/work/`.
+    """
+    file = work / EXPORTED
+    told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {to: Export(one["on"], tuple(one["photos"])) for to, one in told.items()}
+
+
+def exported(work: Path, to: Path, photos: Collection[str], today: datetime.date) -> None:
+    """Remember a set that was written, beside those that were before."""
+    sets = {**exports(work), str(to): Export(str(today), tuple(sorted(photos)))}
+    write_text(work / EXPORTED, json.dumps({place: asdict(one) for place, one in sets.items()}, indent=1) + "\n")

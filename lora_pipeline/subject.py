@@ -1,6 +1,7 @@
 """`subject.yaml`: who or what is trained, from which photos, with whose consent, by which recipe, and what is changed in it."""
 
 import datetime
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -254,10 +255,7 @@ def load(store: Store, name: str) -> Subject:
     folder = store.subject(name)
     file = folder / FILE
     if not file.exists():
-        there = ", ".join(names(store)) or "none yet"
-        raise SubjectError(
-            f"there is no subject '{name}' ({file} is missing); there are: {there}. `lora-pipeline new {name} --photos FOLDER` makes one."
-        )
+        raise unknown(store, name)
     try:
         tree: object = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -276,6 +274,17 @@ def load(store: Store, name: str) -> Subject:
 def names(store: Store) -> list[str]:
     """Names of all subjects, sorted."""
     return sorted(file.parent.name for file in store.subjects.glob(f"*/{FILE}"))
+
+
+def unknown(store: Store, name: str) -> SubjectError:
+    """That there is no such subject, with the nearest name."""
+    there = names(store)
+    near = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(there) or 'none yet'}."
+    missing = store.subject(name) / FILE
+    return SubjectError(
+        f"there is no subject '{name}' ({missing} is missing); {hint} `lora-pipeline new {name} --photos FOLDER` makes one."
+    )
 
 
 def new(store: Store, subject: Subject) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lora_pipeline import flow
+from lora_pipeline import flow, recall
 from lora_pipeline.cli import app
 from lora_pipeline.demo.photos import subject_identity
 from lora_pipeline.demo.world import Scene, draw, random_identity
@@ -151,6 +151,11 @@ def test_an_image_folder_has_a_line_a_picture(work: flow.Work, tmp_path: Path) -
     assert all((tmp_path / "set" / line["mask_file_name"]).is_file() for line in lines)
     assert {line["repeats"] for line in lines} == {7}
     assert all(line["text"].startswith("jx265") for line in lines)
+
+
+def test_where_it_was_written_is_remembered_here_for_who_forgets(work: flow.Work, kohya: Path) -> None:
+    export = recall.exports(work.folder("conceal").parent)[str(kohya)]
+    assert set(export.photos) == {row.data["digest"] for row in work.made("collect").kept}
 
 
 def test_nothing_is_written_over_and_nothing_without_consent(work: flow.Work, kohya: Path, tmp_path: Path) -> None:

@@ -316,6 +316,35 @@ def test_the_subjects_own_face_and_a_face_that_there_is_not_are_refused(world: W
         plan(world.store, "anne")
 
 
+def test_what_scores_and_page_remember_of_a_photo_goes_too(world: World) -> None:
+    looks = [Row(f"trained/{id}@close", "k", data={"thumb": [0.5]}) for id in ("alone.png", "near.png")]
+    manifest.write(world.work("scores"), [*looks, Row("drawn/e0001/p01/s0001", "k")], "looks")
+    shown = world.work("review") / "shown-x" / "copy.jpg"  # left by a page that was killed
+    shown.parent.mkdir(parents=True)
+    shown.write_bytes(b"a face")
+    carry_out(world.store, plan(world.store, "ann", "alone.png"), TODAY)
+    rows = manifest.read(world.work("scores"), "looks").rows
+    assert {row.id for row in rows} == {"trained/near.png@close", "drawn/e0001/p01/s0001"}
+    assert not shown.exists()
+
+
+def test_what_only_the_person_can_remove_is_named(world: World, tmp_path: Path) -> None:
+    folder, work = world.store.subject("ann"), world.work("collect").parent
+    (folder / "people.yaml").write_text("alone.png#1: subject\nnear.png#1: subject\n")
+    (folder / "photos.yaml").write_text("alone-small.png: drop\n")
+    digests = {name: digest_file(world.photos / name) for name in ("alone.png", "near.png")}
+    recall.exported(work, tmp_path / "both", digests.values(), TODAY)
+    recall.exported(work, tmp_path / "near", [digests["near.png"]], TODAY)
+    told = plan(world.store, "ann", "alone.png")
+    assert list(told.exports) == [str(tmp_path / "both")]
+    text = "\n".join(told.lines())
+    assert f"sets for other trainers that hold it, to be removed by you:\n  {tmp_path / 'both'}\n" in text
+    assert "people.yaml speaks of alone.png too" in text
+    assert "photos.yaml speaks of alone-small.png too" in text
+    assert "speaks of near.png" not in text
+    assert list(plan(world.store, "ann").exports) == [str(tmp_path / "both"), str(tmp_path / "near")]
+
+
 def test_a_subject_is_forgotten_whole_but_for_what_is_its_own(world: World) -> None:
     own = set(world.photos.iterdir())
     loras = [*world.store.work("ann", "fit").rglob("*.safetensors"), world.work("publish") / "zx1.safetensors"]

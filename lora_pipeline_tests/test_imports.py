@@ -17,6 +17,10 @@ HEAVY = {
     "cv2",
     "dlib",
     "matplotlib",
+    "gradio",
+    "onnxruntime",
+    "insightface",
+    "huggingface_hub",
 }
 
 

@@ -75,6 +75,23 @@ def test_the_first_of_two_epochs_has_the_same_bytes_again(made: Store) -> None:
     assert not list(made.work("ann", "fit").glob("runs/*/state"))  # the run's own folder is left alone
 
 
+def test_status_of_what_is_finished_writes_nothing_and_opens_no_model(made: Store) -> None:
+    code = (
+        "import sys; from pathlib import Path; from lora_pipeline import flow; from lora_pipeline.store import Store\n"
+        "work = flow.work(Store(Path(sys.argv[1])), 'ann')\n"
+        "print([one.step.noun for one in flow.status(work) if not one.fresh])\n"
+        "print(sorted({'torch', 'transformers', 'diffusers', 'dlib', 'cv2', 'matplotlib'} & set(sys.modules)))"
+    )
+    before = looks(made.data)
+    done = subprocess.run([sys.executable, "-c", code, str(made.data)], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[]", "[]"]
+    assert looks(made.data) == before
+
+
+def looks(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
 def test_a_release_alone_on_a_disk_leads_to_its_photos_and_to_its_checkpoint(made: Store, tmp_path: Path) -> None:
     (released,) = flow.work(made, "ann").made("publish").kept
     used = {row.data["photo"] for row in flow.work(made, "ann").made("encode").kept}

@@ -89,7 +89,7 @@ def test_a_subject_that_is_not_there(store: Store) -> None:
     with pytest.raises(SubjectError, match="there are: none yet"):
         load(store, "ann")
     put(store, GOOD)
-    with pytest.raises(SubjectError, match="there are: ann"):
+    with pytest.raises(SubjectError, match="did you mean 'ann'"):
         load(store, "anna")
 
 

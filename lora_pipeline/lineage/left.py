@@ -1,6 +1,5 @@
 """What the stages left of a subject, and the training runs that are kept: their `trained_on.parquet` is the training set as it was."""
 
-import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -73,12 +72,9 @@ class Left:
 
 def read_left(store: Store, subject: str) -> Left:
     if not store.work(subject, "collect").parent.is_dir():
-        there = subjects.names(store)
-        if subject in there:
+        if subject in subjects.names(store):
             raise SubjectError(f"nothing was made of '{subject}' yet; run it first")
-        near = difflib.get_close_matches(subject, there, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(there) or 'none yet'}"
-        raise SubjectError(f"there is no subject '{subject}'; {hint}")
+        raise subjects.unknown(store, subject)
     stages = {stage: read(store.work(subject, stage)) for stage in STAGES}
     grids, released = read(store.work(subject, "grids")), read(store.work(subject, "publish"))
     return Left(subject, stages, grids, released, tuple(kept_runs(read(store.work(subject, "fit")))))

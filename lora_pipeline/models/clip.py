@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.pretrained import Pretrained
+from lora_pipeline.models.place import Place, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,20 +16,21 @@ VERSION = "1"
 class Clip:
     """A picture's embedding (CLIP-I) and its agreement with a prompt (CLIP-T). It is opened when the first picture comes."""
 
-    weights: Pretrained
+    place: Place
     name = "CLIP-T"
 
     @classmethod
     def open(cls, model: str, setting: str = "grade.clip_model") -> "Clip":
         """A folder or hub id. Raises ModelError if it is neither there nor to be had."""
-        weights = Pretrained(model, setting, "openai/clip-vit-base-patch32")
-        weights.check()
-        return cls(weights)
+        how = f"download openai/clip-vit-base-patch32 (`hf download openai/clip-vit-base-patch32`) and name its id or its folder in {setting}, or leave it empty"
+        place = Place(setting, model, "", how)
+        place.check()
+        return cls(place)
 
     @property
     def identity(self) -> str:
         """For a memo's key."""
-        return f"clip {VERSION} {self.weights.identity}"
+        return f"clip {VERSION} {self.place.identity}"
 
     def embed(self, picture: "Image") -> tuple[float, ...]:
         """The projected embedding of an RGB picture of any size, of length 1. Raises ModelError if the weights cannot be opened."""
@@ -56,15 +57,10 @@ class Clip:
 
     @cached_property
     def _opened(self) -> tuple[Any, Any]:
-        import torch
         from transformers import CLIPModel, CLIPProcessor
 
-        try:
-            processor: Any = CLIPProcessor.from_pretrained(self.weights.where)
-            model: Any = CLIPModel.from_pretrained(self.weights.where)
-        except (OSError, ValueError) as error:
-            raise self.weights.missing(error) from error
-        return processor, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        processor, model = opened(self.place, CLIPProcessor, CLIPModel)
+        return processor, model
 
 
 def _unit(vector: Any) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.pretrained import Pretrained
+from lora_pipeline.models.place import Place, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,20 +16,21 @@ VERSION = "1"
 class Dino:
     """A picture's embedding by DINOv2. It is opened when the first picture comes."""
 
-    weights: Pretrained
+    place: Place
     name = "DINOv2"
 
     @classmethod
     def open(cls, model: str, setting: str = "grade.dino_model") -> "Dino":
         """A folder or hub id. Raises ModelError if it is neither there nor to be had."""
-        weights = Pretrained(model, setting, "facebook/dinov2-small")
-        weights.check()
-        return cls(weights)
+        how = f"download facebook/dinov2-small (`hf download facebook/dinov2-small`) and name its id or its folder in {setting}, or leave it empty"
+        place = Place(setting, model, "", how)
+        place.check()
+        return cls(place)
 
     @property
     def identity(self) -> str:
         """For a memo's key."""
-        return f"dino {VERSION} {self.weights.identity}"
+        return f"dino {VERSION} {self.place.identity}"
 
     def embed(self, picture: "Image") -> tuple[float, ...]:
         """The class token of an RGB picture of any size, brought to length 1. Raises ModelError if the weights cannot be opened."""
@@ -43,12 +44,7 @@ class Dino:
 
     @cached_property
     def _opened(self) -> tuple[Any, Any]:
-        import torch
         from transformers import AutoImageProcessor, Dinov2Model
 
-        try:
-            processor: Any = AutoImageProcessor.from_pretrained(self.weights.where)
-            model: Any = Dinov2Model.from_pretrained(self.weights.where)
-        except (OSError, ValueError) as error:
-            raise self.weights.missing(error) from error
-        return processor, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        processor, model = opened(self.place, AutoImageProcessor, Dinov2Model)
+        return processor, model

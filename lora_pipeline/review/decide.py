@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lora_pipeline import people, subject, verdicts
 from lora_pipeline.flow import Work
+from lora_pipeline.stages.describe.hand import places
 from lora_pipeline.store import write_text
 from lora_pipeline.verdicts import Verdict
 
@@ -31,10 +32,9 @@ def no_caption(work: Work, photo: str) -> None:
 
 
 def caption_file(work: Work, photo: str) -> Path:
-    """Where the caption by hand of a photo stands, or would; the names are those that `describe` looks for."""
-    captions = _folder(work) / "captions"
-    names = (Path(f"{photo}.txt"), Path(photo).with_suffix(".txt"), Path(Path(photo).stem + ".txt"))
-    return next((captions / name for name in names if (captions / name).is_file()), captions / names[0])
+    """Where the caption by hand of a photo stands, or would."""
+    there = places(_folder(work) / "captions", photo)
+    return next((file for file in there if file.is_file()), there[0])
 
 
 def epoch(work: Work, number: int | None) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from lora_pipeline import people, verdicts
-from lora_pipeline.flow import Work
+from lora_pipeline.flow import REVIEW, Work
 from lora_pipeline.manifest import Item, Made, key_of, read, refresh
 from lora_pipeline.pictures import open_upright, save
 from lora_pipeline.records import Box, Caption, Crop, Quality, Row, Score
 from lora_pipeline.records import Photo as Source
 from lora_pipeline.stages.crop import decided_faces
 
-REVIEW = "review"
 FACES = "faces"
 FACE_PX = 160
 AROUND = 0.4

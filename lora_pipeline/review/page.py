@@ -1,6 +1,7 @@
 """The page: a tab a question, pictures to click, and what can be decided of the one that was clicked. Gradio draws it, on loopback only."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ def serve(work: Work, port: int) -> None:
         raise PipelineError(f"there is nothing of {name} to look at yet; `lora-pipeline run {name}` first")
     # Gradio would tell its makers of each start, and leave copies of what it shows in the system's folder for temporary files.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    with tempfile.TemporaryDirectory(prefix="shown-", dir=own) as copies:
+    work.folder(flow.REVIEW).mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="shown-", dir=work.folder(flow.REVIEW)) as copies:
         os.environ["GRADIO_TEMP_DIR"] = copies
         from gradio import themes
 
@@ -54,6 +56,11 @@ def serve(work: Work, port: int) -> None:
             )
         except OSError:
             raise PipelineError(f"port {port} of 127.0.0.1 is taken; choose another with --port") from None
+        for stop in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # a shell's & leaves them ignored; and what was shown is taken away at the end
+            signal.signal(stop, signal.default_int_handler)
         print(f"{work.subject.name}: http://127.0.0.1:{port}  (Ctrl+C ends it)", flush=True)  # noqa: T201
         built.block_thread()
 

@@ -200,7 +200,7 @@ def test_a_photo_is_dropped_and_a_caption_mended_on_the_page(work: Work) -> None
     assert elsewhere == []
     assert decide.picked(work) == 1
     assert [*people.read(work.store.subject("demo")).decisions.values()] == ["not_a_face"]
-    assert not [*home.glob("data/work/demo/shown-*")]
+    assert not [*home.glob("data/work/demo/review/shown-*")]
     assert verdicts.read(work.store.subject("demo")) == {used[0]: "drop", left_out: "keep"}
 
     materialize(work.store)

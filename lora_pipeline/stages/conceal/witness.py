@@ -48,8 +48,8 @@ class Witness:
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def hidden(self, photo: str) -> list[tuple[float, ...]]:
-        """Descriptors of the photo's faces that are not the subject's."""
-        return [face.descriptor for face in self.faces.get(photo, ()) if face.whose != "subject"]
+        """Descriptors of the photo's faces that are to be hidden: not the subject's, and nothing that a person says is no face."""
+        return [face.descriptor for face in self.faces.get(photo, ()) if face.whose in ("stranger", "unsure")]
 
     def recognises(
         self, picture: "Image", photo: str, subject: Box | None, told: Sequence[Box] = ()

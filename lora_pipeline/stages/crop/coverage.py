@@ -137,18 +137,16 @@ def shown(face: Face | None, shot: Shot | None, level_deg: float = 0.0) -> tuple
     if face is None or face.confidence == KNOWN_ONLY:
         return tuple(cells)
     cells.append(yaw_cell(face.yaw_deg))
-    pitch_deg: float | None = getattr(face, "pitch_deg", None)
-    if pitch_deg is not None and abs(pitch_deg - level_deg) >= LEVEL_TO_DEG:
-        cells.append("up" if pitch_deg > level_deg else "down")
-    expression: Sequence[tuple[str, float]] = getattr(face, "expression", ())
-    if expression:
-        cells.append(f"expression {max(expression, key=lambda scored: scored[1])[0]}")
+    if face.pitch_deg is not None and abs(face.pitch_deg - level_deg) >= LEVEL_TO_DEG:
+        cells.append("up" if face.pitch_deg > level_deg else "down")
+    if face.expression:
+        cells.append(f"expression {face.expression[0][0]}")
     return tuple(cells)
 
 
 def level(faces: Iterable[Face]) -> float:
     """The median pitch of a person's faces (degrees, positive when the nose points up); 0 where none is measured."""
-    pitches: list[float] = [pitch for face in faces if (pitch := getattr(face, "pitch_deg", None)) is not None]
+    pitches = [face.pitch_deg for face in faces if face.pitch_deg is not None]
     return median(pitches) if pitches else 0.0
 
 

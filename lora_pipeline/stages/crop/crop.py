@@ -219,14 +219,13 @@ def _planned(
             words = f"the subject's face is {height} px high, at least {settings.min_face_px} are asked for"
             return _Planned(photo, subject, others, refused=words)
     framings: tuple[Framing, ...] = settings.framings if kind == "person" else ("whole",)
-    texts: tuple[Box, ...] = getattr(photo, "text_boxes", ())
     placing = Placing(
         settings.off_centre,
         int(photo.digest[:8], 16) / 16**8 * 360,
         settings.placement == "thirds",
         subject.yaw_deg if subject else 0.0,
-        tuple(face.box for face in others if face.whose in {"stranger", "unsure"}) if settings.avoid_others else (),
-        texts if settings.avoid_others else (),
+        tuple(face.box for face in others) if settings.avoid_others else (),
+        photo.text_boxes if settings.avoid_others else (),
     )
     cuts = plan(
         photo.trim,

@@ -24,9 +24,7 @@ class Written:
 
 def written(captions: Path, photo: str) -> Written | None:
     """The caption file of a photo, the one with the fullest name: `<photo id>.txt`, the id without its suffix, or `<stem>.txt`."""
-    id = PurePosixPath(photo)
-    for name in (f"{photo}.txt", f"{id.with_suffix('')}.txt", f"{id.stem}.txt"):
-        file = captions / name
+    for file in places(captions, photo):
         if file.is_file():
             try:
                 return Written(file, file.read_text(encoding="utf-8-sig"))
@@ -35,6 +33,12 @@ def written(captions: Path, photo: str) -> Written | None:
             except OSError as error:
                 return Written(file, "", error.strerror or str(error))
     return None
+
+
+def places(captions: Path, photo: str) -> list[Path]:
+    """Where the caption of a photo may stand, the fullest name first, which is where a new one is written."""
+    id = PurePosixPath(photo)
+    return [captions / name for name in (f"{photo}.txt", f"{id.with_suffix('')}.txt", f"{id.stem}.txt")]
 
 
 def filled(text: str, trigger: str, class_word: str) -> str:

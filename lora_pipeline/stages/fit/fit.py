@@ -106,10 +106,15 @@ def fit(
             f"training ended after {len(epochs)} of {settings.epochs} epochs without a word; run it again to continue"
         )
     rows = tuple(_row(job, epoch, folder) for epoch in epochs)
-    if rows != read(folder).rows:
+    before = {row.id: row for row in read(folder).rows}
+    if rows != tuple(before.values()):
+        if is_planning():
+            others = [row.id for row in rows if before.get(row.id) != row]
+            gone = sorted(before.keys() - {row.id for row in rows})
+            raise Stale(dict.fromkeys(others, "trained already, but another run's stand there"), gone, len(rows))
         write(folder, rows)
     checkpoints = Manifest(folder, rows)
-    if there < settings.epochs or not (job.run / "loss.png").exists():
+    if not is_planning() and (there < settings.epochs or not (job.run / "loss.png").exists()):
         plot_losses(checkpoints)
     return Outcome(checkpoints, Report(computed=settings.epochs - there, reused=there, seconds=seconds))
 

@@ -17,7 +17,7 @@ from lora_pipeline.stages.grade.plot import make_chart
 from lora_pipeline.stages.grade.prompts import Prompts, prompts_of, read_prompts, varied
 from lora_pipeline.stages.grade.redraw import Redrawn, read_told, redraw
 from lora_pipeline.stages.grade.score import score
-from lora_pipeline.stages.grade.see import Embedder, Judge, ReadFaces
+from lora_pipeline.stages.grade.see import TRAINED, Embedder, Judge, ReadFaces
 from lora_pipeline.stages.grade.strength import TABLE as STRENGTHS
 from lora_pipeline.stages.grade.strength import Strength, recommend_strength, recommended, sweep
 
@@ -25,6 +25,7 @@ __all__ = [
     "CODE_VERSION",
     "LLM_PROMPTS",
     "STRENGTHS",
+    "TRAINED",
     "Draw",
     "Drawn",
     "Embedder",

@@ -25,6 +25,8 @@ GLANCE_VERSION = f"{LOOK_VERSION} 1"
 EMBEDDED = "embedded"
 LOOKS = "looks"
 PROMPTS = "prompts"
+DRAWN, TRAINED = "drawn/", "trained/"
+"""What a row's id begins with: a validation picture's, a training picture's."""
 
 ReadFaces = Callable[["Image"], "SeenFaces | None"]
 """How many faces a picture has and whose the largest is, or None where no face is found. Near descriptors (Euclidean) are one person."""
@@ -104,8 +106,8 @@ def see(
         eyes: see there.
         progress: told after each picture.
     """
-    drawn = {f"drawn/{row.id}": _Picture(grids, row) for row in rows if row.state == "kept"}
-    trained = {f"trained/{row.id}": _Picture(photos, row) for row in photos.kept} if photos else {}
+    drawn = {f"{DRAWN}{row.id}": _Picture(grids, row) for row in rows if row.state == "kept"}
+    trained = {f"{TRAINED}{row.id}": _Picture(photos, row) for row in photos.kept} if photos else {}
     every = {**drawn, **trained}
     tables = _Tables(folder, progress)
     glances = tables.of(LOOKS, every, [], lambda one: asdict(glance(one.opened)), GLANCE_VERSION)
@@ -148,7 +150,7 @@ def see(
             agreement={name: value for name in agreed if (value := _number(agreed[name])) is not None},
         )
 
-    pictures = {row.id: seen(id, drawn[id]) if (id := f"drawn/{row.id}") in drawn else Seen() for row in rows}
+    pictures = {row.id: seen(id, drawn[id]) if (id := f"{DRAWN}{row.id}") in drawn else Seen() for row in rows}
     return pictures, [seen(id, one) for id, one in trained.items()]
 
 

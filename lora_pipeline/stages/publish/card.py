@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -193,13 +194,15 @@ def base_facts(base: BaseSettings, digest: str) -> BaseFacts:
 
 
 def without_paths(tree: Any) -> Any:
-    """Settings as others may know them: of a path on this machine only the last part."""
+    """Settings as others may know them: of a path on this machine only the last part, and no address in the person's own network."""
     if isinstance(tree, Mapping):
         return {name: without_paths(value) for name, value in cast(Mapping[str, Any], tree).items()}
     if isinstance(tree, list | tuple):
         return [without_paths(value) for value in cast(Sequence[Any], tree)]
     if isinstance(tree, str) and (Path(tree).is_absolute() or tree.startswith("~/")):
         return Path(tree).name
+    if isinstance(tree, str) and tree.startswith("http://") and urlsplit(tree).hostname != "127.0.0.1":
+        return "http://…"  # whoever is outside is asked by https
     return tree
 
 

@@ -8,7 +8,7 @@ from lora_pipeline.records import Row
 from lora_pipeline.stages.publish.place import Copy, remember
 from lora_pipeline.stages.publish.release import IMAGES
 
-# lineage.json has the photos' names: it stays here, and the file's header leads back to it.
+# lineage.json has every setting and the photos' digests: it stays here, and the file's header leads back to it.
 _STAYS = {"lineage"}
 
 

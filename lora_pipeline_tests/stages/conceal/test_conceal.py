@@ -281,6 +281,22 @@ def test_a_hidden_person_is_hidden_in_the_mirror_too(detector: FaceDetector, tmp
         assert mask.getpixel((770, 210)) == 0
 
 
+def test_what_a_person_says_is_no_face_is_not_hidden(detector: FaceDetector, tmp_path: Path) -> None:
+    """Beside a stranger who is: a statue is known by the witness, too, but nobody asked to hide it."""
+    picture, mine, theirs = drawn_pair()
+    wide = Image.new("RGB", (900, 480), picture.getpixel((639, 0)))
+    wide.paste(picture)
+    wide.paste(draw(random_identity(np.random.default_rng(21)), Scene("close", size_px=(260, 400))).picture, (640, 40))
+    witness = met(detector, wide, mine, 0.45)
+    faces = [replace(face, whose="not_a_face") if face.box[0] > 640 else face for face in witness.faces["a.jpg"]]
+    assert [face.whose for face in faces].count("not_a_face") == 1
+    crops = as_crop(tmp_path / "crop", wide, [theirs], mine)
+    made = conceal(crops, tmp_path / "conceal", ConcealSettings(), BUNDLED, replace(witness, faces={"a.jpg": faces}))
+    assert made.manifest.rows[0].data["hidden"] == 1
+    with Image.open(made.manifest.path(made.manifest.rows[0])) as covered:
+        assert covered.crop((640, 0, 900, 480)).tobytes() == wide.crop((640, 0, 900, 480)).tobytes()
+
+
 def test_only_pictures_with_strangers_hang_on_who_knew_them(crops: Manifest, tmp_path: Path, nobody: Witness) -> None:
     def computed(witness: Witness, settings: ConcealSettings) -> int:
         return conceal(crops, tmp_path / "conceal", settings, BUNDLED, witness).report.computed

@@ -62,13 +62,11 @@ def test_what_a_photo_shows() -> None:
 
 
 def test_a_head_looks_up_or_down_beside_how_it_mostly_looks() -> None:
-    faces = [face(str(number), 0.0) for number in range(5)]
-    for one, pitch in zip(faces, (8.0, 9.0, 10.0, 24.0, -9.0), strict=True):
-        object.__setattr__(one, "pitch_deg", pitch)
+    faces = [replace(face("a", 0.0), pitch_deg=pitch) for pitch in (8.0, 9.0, 10.0, 24.0, -9.0)]
     assert level(faces) == 9.0
     assert [shown(one, None, level(faces))[1:] for one in faces] == [(), (), (), ("up",), ("down",)]
-    object.__setattr__(faces[0], "expression", (("sad", 0.2), ("happy", 0.7)))
-    assert shown(faces[0], None) == ("frontal", "expression happy")
+    happy = replace(faces[0], expression=(("happy", 0.7), ("sad", 0.2)))
+    assert shown(happy, None) == ("frontal", "expression happy")
 
 
 def test_the_table_counts_photos_and_says_what_to_add() -> None:

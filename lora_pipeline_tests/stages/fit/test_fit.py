@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from lora_pipeline.errors import TrainingError
 from lora_pipeline.families import family
-from lora_pipeline.manifest import Manifest, read
+from lora_pipeline.manifest import Manifest, Stale, planning, read, write
 from lora_pipeline.records import Checkpoint
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit import fit, plot_losses, process
@@ -94,6 +95,26 @@ def test_a_finished_run_is_reused(finished, training_set, tiny_base):
     again = fit(training_set, folder, SETTINGS.model_copy(update={"state_every_steps": 7}), tiny_base, "another prompt")
     assert (again.report.computed, again.report.reused) == (0, 3)
     assert again.manifest.digest == outcome.manifest.digest
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_process")
+def test_planning_leaves_the_checkpoints_that_stand_there(finished, training_set, tiny_base, tmp_path):
+    """Those of another run, whose settings were tried in between."""
+    folder = shutil.copytree(finished[0], tmp_path / "fit")
+    other = tuple(row.with_data(run="another") for row in read(folder).rows[:2])
+    write(folder, other)
+    (plot,) = folder.glob("runs/*/loss.png")
+    plot.unlink()
+    with planning(), pytest.raises(Stale) as stale:
+        fit(training_set, folder, SETTINGS, tiny_base, "")
+    assert sorted(stale.value.would) == ["0001", "0002", "0003"]
+    assert set(stale.value.would.values()) == {"trained already, but another run's stand there"}
+    assert read(folder).rows == other
+    fit(training_set, folder, SETTINGS, tiny_base, "")
+    assert plot.exists()
+    with planning():
+        assert fit(training_set, folder, SETTINGS, tiny_base, "").manifest.rows == read(folder).rows
 
 
 @pytest.mark.slow

@@ -430,7 +430,9 @@ def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_mach
     tiny_base, checkpoints, tmp_path: Path
 ) -> None:
     weights = f"{Path(tiny_base.model).parent}/face.pt"
-    settings = SETTINGS.changed({"crop": {"yolo_weights": weights}}, "test").model_copy(update={"base": tiny_base})
+    server = {"llm_address": "http://192.168.7.5:8000/v1"}
+    changes = {"crop": {"yolo_weights": weights}, "describe": server}
+    settings = SETTINGS.changed(changes, "test").model_copy(update={"base": tiny_base})
     card = replace(CARD, settings=settings.model_dump(mode="json"))
     publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), tiny_base, card)
     told = json.loads((tmp_path / "out" / "lineage.json").read_text())
@@ -444,7 +446,9 @@ def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_mach
         name: digest_file(tmp_path / "out" / name) for name in ("ohwx.safetensors", "ohwx-webui.safetensors")
     }
     for name in ("README.md", "lineage.json", "ohwx.safetensors", "ohwx-webui.safetensors"):
-        assert str(Path(tiny_base.model).parent).encode() not in (tmp_path / "out" / name).read_bytes()
+        released = (tmp_path / "out" / name).read_bytes()
+        assert str(Path(tiny_base.model).parent).encode() not in released
+        assert b"192.168.7.5" not in released
 
 
 @pytest.mark.parametrize(("skip", "lines"), [(1, 4), (2, 6)])
