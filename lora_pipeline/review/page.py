@@ -56,10 +56,8 @@ def serve(work: Work, port: int) -> None:
             )
         except OSError:
             raise PipelineError(f"port {port} of 127.0.0.1 is taken; choose another with --port") from None
-        for stop in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # a shell's & leaves them ignored; and what was shown is taken away at the end
+        # A shell's & leaves the one ignored; and whichever comes, what was shown is taken away at the end.
+        for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, signal.default_int_handler)
         print(f"{work.subject.name}: http://127.0.0.1:{port}  (Ctrl+C ends it)", flush=True)  # noqa: T201
         built.block_thread()
