@@ -33,8 +33,8 @@ for step in flow.STEPS:
 
 # What holds times and places of this machine rather than results: when a file was written, how long a step took, where the job lies.
 OF_THIS_MACHINE = (".digests.json", "steps.jsonl", "epochs.jsonl", "job.json", ".events")
-# The others tell of what is finer than a row: a photo searched for faces, a step of training, a picture embedded.
-ITEM_IS_A_ROW = {"source_photos", "curated_photos", "blurred_set", "captions", "validation_grids"}
+# The others tell of what is finer than a row: a photo searched for faces, a captioner's words, a step of training, a picture embedded.
+ITEM_IS_A_ROW = {"source_photos", "curated_photos", "blurred_set", "validation_grids"}
 SMALL = {
     "fit": {"epochs": 2, "batch_size": 4},
     "grade": {

@@ -325,7 +325,7 @@ def test_what_has_failed_is_asked_again_by_the_next_run_and_what_has_not_is_not(
 
 def test_nothing_of_a_person_goes_outside_without_their_word(tmp_path: Path) -> None:
     outside = "https://192.0.2.1.example.invalid/v1"
-    words = "no consent that is recorded covers outside services"
+    words = "sending their photos to an outside service is not covered"
     with pytest.raises(SubjectError, match=words):
         flow.describe(subject(tmp_path / "none", outside))
     agreed = {"given_by": "Jane", "given_on": "2026-01-01", "scope": "a LoRA"}

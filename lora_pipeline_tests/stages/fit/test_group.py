@@ -74,7 +74,7 @@ def test_two_processes_killed_and_stopped_and_gone_on_end_where_one_does_with_tw
         with pytest.raises(TrainingError, match="stopped from outside"):
             list(reports)
     reached = len(steps_in(two.steps_file))
-    assert 2 <= reached < 12
+    assert 1 <= reached < 12
     assert two.state.exists()
 
     list(in_own_process(file, 2))
