@@ -10,7 +10,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-QUESTIONS = ("choice", "copies", "executor", "group_offload", "growth", "peers", "startup", "step")
+QUESTIONS = ("choice", "copies", "executor", "group_offload", "growth", "loss_mask", "peers", "startup", "step")
 PACKAGES = ("dagster", "torch", "diffusers", "peft", "transformers", "accelerate", "pillow")
 
 
