@@ -365,13 +365,14 @@ def score(work: Work) -> Outcome:
     held_out = _held_out(work)
     subject, trained = _whose_faces(work, held_out)
     embedders, judges = _scorers(settings)
+    read = face_reader(settings.crop)
     outcome = grading.score(
         grids,
         checkpoints,
         folder,
         settings.grade,
         subject,
-        face_reader(settings.crop),
+        read,
         work.subject.kind,
         work.progress,
         embedder=identity(settings.crop),
@@ -386,21 +387,31 @@ def score(work: Work) -> Outcome:
     grading.make_chart(outcome.manifest, folder)
     grading.make_grid(grids, checkpoints, folder, outcome.manifest)
     _make_page(work, grids, outcome.manifest)
-    _sweep_strengths(work, grids, outcome.manifest)
+    _sweep_strengths(work, grids, outcome.manifest, subject, read)
     return outcome
 
 
-def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
-    """Where the chosen epoch was drawn at several strengths: which of them to recommend. Only faces say how near a picture comes."""
+def _sweep_strengths(
+    work: Work,
+    grids: Manifest,
+    scores: Manifest,
+    subject: Sequence[Sequence[float]],
+    read: grading.ReadFaces,
+) -> None:
+    """Where the chosen epoch was drawn at several strengths: which of them to recommend. Only faces say how near a picture comes.
+
+    Args:
+        subject: descriptors that the epochs are measured by.
+        read: whose face is in a picture.
+    """
     import numpy as np
 
-    from lora_pipeline.models.faces import face_reader, identity
+    from lora_pipeline.models.faces import identity
 
     chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
     if work.subject.kind != "person" or not chosen:
         return
-    read = face_reader(work.settings.crop)
-    mean = np.asarray(_whose_faces(work, _held_out(work))[0], dtype=np.float64).mean(0)
+    mean = np.asarray(subject, dtype=np.float64).mean(0)
 
     def distance(picture: "Image") -> float | None:
         found = read(picture)
@@ -410,7 +421,7 @@ def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest) -> None:
         grids,
         chosen[0],
         work.folder("scores"),
-        sorted({str(row.data["prompt"]) for row in _of_the_subject(work).kept}),
+        sorted({str(row.data["prompt"]) for row in _of_the_subject(work, grids).kept}),
         distance,
         [identity(work.settings.crop), manifest.key_of(mean.tolist())],
         work.settings.grade.overfit_tolerance,
@@ -495,7 +506,7 @@ def publish(work: Work) -> Outcome:
         work.settings.base,
         card,
         work.progress,
-        _of_the_subject(work),
+        _of_the_subject(work, work.made("grids")),
     )
 
 
@@ -515,9 +526,9 @@ def _research(work: Work) -> tuple[str, ...]:
     return tuple(terms(settings if by_pitch else settings.model_copy(update={"head_pose": False})))
 
 
-def _of_the_subject(work: Work) -> Manifest:
+def _of_the_subject(work: Work, grids: Manifest) -> Manifest:
     """The validation pictures, without those of others of the class."""
-    grids, others = work.made("grids"), _of_others(work)
+    others = _of_others(work)
     return replace(grids, rows=tuple(row for row in grids.rows if row.data.get("prompt") not in others))
 
 

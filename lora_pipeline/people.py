@@ -16,10 +16,10 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import yaml
 
+from lora_pipeline.by_hand import lines_of
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.records import Box, Whose
 from lora_pipeline.store import write_text
@@ -83,17 +83,7 @@ def read(folder: Path) -> People:
     Raises SubjectError, in words, if it is not YAML, or not a word a face.
     """
     file = folder / FILE
-    try:
-        tree: object = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return People()
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SubjectError(f"{file} is not YAML: {error}") from None
-    if tree is None:
-        return People()
-    if not isinstance(tree, dict):
-        raise SubjectError(f"{file} is to hold a line a face, such as `IMG_2055.jpg#1: subject`")
-    lines = cast(dict[object, object], tree)
+    lines = lines_of(file, "a line a face, such as `IMG_2055.jpg#1: subject`")
     for id, word in lines.items():
         if not isinstance(id, str) or not isinstance(word, str) or not word.strip():
             raise SubjectError(

@@ -11,10 +11,11 @@ A photo is named by its id, its path within the photo folder. What could not be 
 import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import yaml
 
+from lora_pipeline.by_hand import lines_of
 from lora_pipeline.errors import SubjectError
 from lora_pipeline.store import write_text
 
@@ -30,18 +31,8 @@ def read(folder: Path) -> dict[str, Verdict]:
     Raises SubjectError, in words, if it is not YAML, or not `keep` or `drop` a photo.
     """
     file = folder / FILE
-    try:
-        tree: object = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SubjectError(f"{file} is not YAML: {error}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise SubjectError(f"{file} is to hold a line a photo, such as `IMG_2055.jpg: drop`")
     verdicts: dict[str, Verdict] = {}
-    for id, word in cast(dict[object, object], tree).items():
+    for id, word in lines_of(file, "a line a photo, such as `IMG_2055.jpg: drop`").items():
         verdict: Verdict | None = next((own for own in WORDS if own == word), None)
         if verdict is None:
             near = difflib.get_close_matches(str(word).casefold(), WORDS, 1, 0.5)
