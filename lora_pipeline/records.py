@@ -311,6 +311,13 @@ class Measure:
     ceiling: float | None = None
 
     @property
+    def surely_below_base(self) -> bool:
+        """Whether it is less than the base model's by more than chance: the whole interval is. Where the base's was not measured, anything is."""
+        if self.value is None:
+            return False
+        return self.base is None or (self.value if self.high is None else self.high) < self.base
+
+    @property
     def told(self) -> str:
         """The value and its interval; empty if it could not be measured."""
         if self.value is None:

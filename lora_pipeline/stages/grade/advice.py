@@ -10,7 +10,7 @@ def advice(scores: Sequence[Score], tolerance: float) -> str:
     """What to do next, from how the epochs' distances to the subject (`measures[0]`) go on; vetoed epochs are left out.
 
     - **broken run**: all epochs are vetoed.
-    - **nothing learned**: none is nearer than the base model.
+    - **nothing learned**: none is nearer than the base model by more than chance.
     - **keep training**: the last epoch is the nearest, by more than `tolerance`.
     - **stopped improving at epoch N**: the earliest that is within `tolerance` of the nearest. And if the photos' own distance among each
       other, the ceiling, is under the interval of that epoch's: **data is the limit**.
@@ -21,7 +21,7 @@ def advice(scores: Sequence[Score], tolerance: float) -> str:
         scores: the base model and at least one epoch, in order, with measures and vetoes.
         tolerance: in the unit of the distance.
     """
-    base, *epochs = scores
+    epochs = scores[1:]
     if all(one.vetoes for one in epochs):
         return "broken run: every epoch is vetoed; train again with a lower learning rate (fit.unet_lr), fewer epochs or more photos"
     enough = FACES_SHARE * max(one.faces_found for one in scores)
@@ -30,9 +30,8 @@ def advice(scores: Sequence[Score], tolerance: float) -> str:
     if not known:
         return "nothing to advise by: no epoch's distance to the subject could be measured; look at the grid"
     nearest, best = min(known, key=lambda pair: (pair[1], pair[0].epoch))
-    untrained = _distance(base)
-    if untrained is not None and best >= untrained:
-        return "nothing learned: no epoch is nearer to the subject than the base model; train with a higher learning rate (fit.unet_lr) or longer, and look whether the captions say the trigger"
+    if not any(one.measures[0].surely_below_base for one, _ in known):
+        return "nothing learned: no epoch is nearer to the subject than the base model by more than chance; train with a higher learning rate (fit.unet_lr) or longer, and look whether the captions say the trigger"
     others = [distance for one, distance in known if one is not nearest]
     if nearest is epochs[-1] and (not others or min(others) - best > tolerance):
         return f"keep training: the last epoch is the nearest yet{f', by {min(others) - best:.2f}' if others else ''}; set fit.epochs higher"

@@ -18,7 +18,7 @@ class Verdict:
 
     Args:
         score: with `chosen` and `reason` set.
-        learned: whether it is nearer to the subject than the base model; None where that cannot be said.
+        learned: whether it is nearer to the subject than the base model, by more than chance; None where that cannot be said.
     """
 
     score: Score
@@ -33,8 +33,9 @@ def choose(scores: Sequence[Score], tolerance: float, faces: bool, by: str = "",
 
     With faces: of the epochs that show a face at least 0.8 times as often as the one that shows it most (the base model
     included), and that are nearer to the subject than the base model, the **earliest** whose distance is within `tolerance`
-    of the nearest one's: what later epochs gain under that, they mostly pay for with copying the photos (overfitting). If no
-    epoch is nearer than the base model, the nearest is chosen all the same, and `learned` and the reason say that it did not
+    of the nearest one's: what later epochs gain under that, they mostly pay for with copying the photos (overfitting). Nearer than
+    the base model is who is so by more than chance: the base model's distance lies above the 95 % interval of the epoch's, if that
+    was measured. If no epoch is, the nearest is chosen all the same, and `learned` and the reason say that it did not
     learn the subject. If no epoch shows faces often enough, the one that shows most is chosen, not learned.
 
     Without faces the same by an embedder's distance. Without an embedder, either, the distance is weak: the same choice among the epochs nearer
@@ -138,10 +139,14 @@ class _Rule:
         own, other = self.distance(score), self.distance(than)
         return own is not None and (other is None or own < other)
 
+    def surely_nearer(self, score: Score) -> bool:
+        """Whether it is nearer than the base model by more than chance; half of the runs that learnt nothing are nearer by chance."""
+        return self.nearer(score, self.base) and (not score.measures or score.measures[0].surely_below_base)
+
     def learned(self, score: Score) -> bool | None:
         if score is self.base:
             return False
-        good = self.nearer(score, self.base) and self.shows_faces(score)
+        good = self.surely_nearer(score) and self.shows_faces(score)
         return good or (None if self.weak else False)
 
     def best(self, epochs: Sequence[Score]) -> tuple[Score, str]:
@@ -165,7 +170,7 @@ class _Rule:
             chosen = min(shown, key=lambda one: (self.known(one), one.epoch))
             return (
                 chosen,
-                f"it is the nearest, but it has not learned the subject: {self.name} {self.known(chosen):.2f}, no nearer than the base model's ({self._control})",
+                f"it is the nearest, but it has not learned the subject: {self.name} {self.known(chosen):.2f}, no nearer than the base model's{_by_chance(chosen) if self.nearer(chosen, self.base) else ''} ({self._control})",
             )
         chosen = max(epochs, key=lambda one: (one.faces_found, -(self.distance(one) or 0.0), -one.epoch))
         if chosen.faces_found == 0:
@@ -210,6 +215,8 @@ class _Rule:
             return f"{what} a face was found in only {one.faces_found:.0%} of its pictures, where the most is {max(each.faces_found for each in self.scores):.0%}"
         if not self.nearer(one, self.base):
             return f"{what} {self.name} {own:.2f} is no nearer than the base model's {self.known(self.base):.2f}"
+        if not self.surely_nearer(one):
+            return f"{what} {self.name} {own:.2f} is no nearer than the base model's {self.known(self.base):.2f}{_by_chance(one)}"
         if picked:
             return f"{what} {self.name} {own:.2f}, but a person picked epoch {chosen.epoch}"
         best = self.known(chosen)
@@ -232,6 +239,10 @@ class _Rule:
         if distance is None:
             return "base model: no face" if self.faces else "base model: unknown"
         return f"base model {distance:.2f}"
+
+
+def _by_chance(score: Score) -> str:
+    return f" by more than chance (the 95 % interval reaches {score.measures[0].high:.2f})"
 
 
 def _gain(gain: float, tolerance: float) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from lora_pipeline.errors import PipelineError
-from lora_pipeline.records import Score
+from lora_pipeline.records import Measure, Score
 from lora_pipeline.stages.grade.choose import Verdict, choose
 
 
@@ -172,3 +172,22 @@ def test_by_an_embedder_things_are_judged_as_surely_as_faces() -> None:
     assert good.score.reason.startswith("epoch 2 is chosen: distance to the training pictures by DINOv2 0.30")
     none = chosen(choose(things(0.6, 0.7, 0.65), 0.02, faces=False, by="DINOv2"))
     assert (none.score.epoch, none.learned) == (2, False)
+
+
+def test_nearer_by_chance_alone_is_not_learned() -> None:
+    def measured(score: Score, high: float) -> Score:
+        return replace(
+            score,
+            measures=(Measure("identity distance", "likeness", "less", score.identity_distance, 0.3, high, 0.45),),
+        )
+
+    base, first, second = judged(0.45, 0.43, 0.42)
+    by_chance = chosen(choose([base, measured(first, 0.47), measured(second, 0.46)], 0.02, faces=True))
+    assert (by_chance.score.epoch, by_chance.learned) == (2, False)
+    assert (
+        "no nearer than the base model's by more than chance (the 95 % interval reaches 0.46)" in by_chance.score.reason
+    )
+    verdicts = choose([base, measured(first, 0.44), measured(second, 0.46)], 0.02, faces=True)
+    assert [one.learned for one in verdicts] == [False, True, False]
+    assert chosen(verdicts).score.epoch == 1
+    assert verdicts[2].score.reason.endswith("by more than chance (the 95 % interval reaches 0.46)")

@@ -56,7 +56,8 @@ def curve(*distances: float | None, ceiling: float | None = None, half: float = 
                     distance,
                     None if distance is None else distance - half,
                     None if distance is None else distance + half,
-                    ceiling=ceiling,
+                    distances[0],
+                    ceiling,
                 ),
             ),
             vetoes=("copies",) if epoch in vetoed else (),
@@ -74,6 +75,7 @@ def test_while_the_last_epoch_is_the_nearest_it_is_to_train_on() -> None:
 
 def test_a_run_that_learned_nothing_is_told_so_and_epochs_without_faces_do_not_count() -> None:
     assert advice(curve(0.5, 0.55, 0.53), 0.02).startswith("nothing learned")
+    assert advice(curve(0.5, 0.499, 0.495), 0.02).startswith("nothing learned")  # by chance
     lost = curve(0.5, 0.3, 0.29, 0.1)
     assert advice([*lost[:3], replace(lost[3], faces_found=0.5)], 0.02) == "stopped improving at epoch 1"
 
