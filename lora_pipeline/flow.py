@@ -424,8 +424,7 @@ def _sweep_strengths(
         sorted({str(row.data["prompt"]) for row in _of_the_subject(work, grids).kept}),
         distance,
         [identity(work.settings.crop), manifest.key_of(mean.tolist())],
-        work.settings.grade.overfit_tolerance,
-        work.progress,
+        progress=work.progress,
     )
 
 

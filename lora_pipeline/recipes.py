@@ -238,7 +238,8 @@ def bundled_person() -> Settings:
                 "{trigger} {class}, medium shot, facing the camera, purple shirt, green background",
             ),
             other_prompts=("{class}, close portrait, facing the camera, red shirt, blue background",),
-            seeds=(1, 2),
+            # The small base draws a face well from one seed and awry from another: of 12 pictures, six in ten times the wrong epoch looks best.
+            seeds=(1, 2, 3, 4, 5, 6),
             sampling_steps=20,
             guidance_scale=2.0,
             size_px=128,

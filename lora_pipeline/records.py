@@ -332,10 +332,10 @@ class Score(Record):
 
     Args:
         epoch: 0 for the base model.
-        identity_distance: median Euclidean distance of the descriptors of the faces in its pictures to the subject's; None if
+        identity_distance: mean Euclidean distance of the descriptors of the faces in its pictures to the subject's; None if
             no face was found in any, or for kinds without faces.
         faces_found: share of its pictures in which a face was found, 0 to 1.
-        picture_distance: median distance of its pictures to the training pictures, for kinds without faces; None for a person.
+        picture_distance: mean distance of its pictures to the training pictures, for kinds without faces; None for a person.
         chosen: whether this is the epoch to release.
         reason: the sentence that says why, or why not.
         measures: everything that was measured, likeness first.

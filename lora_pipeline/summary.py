@@ -14,6 +14,7 @@ from lora_pipeline.records import Score
 from lora_pipeline.settings import Section, Settings
 from lora_pipeline.stages.crop import Coverage
 from lora_pipeline.stages.fit import Compared, Forecast, compare, objections
+from lora_pipeline.stages.grade import MEDIAN
 
 
 def summary(work: Work, reports: Mapping[str, Report], faults: Sequence[str]) -> str:
@@ -50,7 +51,7 @@ def _result(work: Work) -> list[str]:
     if base is not None and chosen is not None:
         if base.identity_distance is not None and chosen.identity_distance is not None:
             lines.append(
-                f"identity distance to the subject: base model {base.identity_distance:.3f}, chosen LoRA {chosen.identity_distance:.3f}"
+                f"identity distance to the subject: base model {base.identity_distance:.3f}, chosen LoRA {chosen.identity_distance:.3f}{_medians(base, chosen)}"
             )
         lines += [f"chosen: epoch {chosen.epoch}", f"why: {chosen.reason}"]
         lines += [f"runner-up: epoch {score.epoch}" for score in scores if score.runner_up]
@@ -65,6 +66,13 @@ def _result(work: Work) -> list[str]:
     if released.kept:
         lines.append(f"LoRA file: {released.path(released.kept[0], 'lora')}")
     return lines
+
+
+def _medians(base: Score, chosen: Score) -> str:
+    """The same in the median of the pictures, where it was measured."""
+    medians = [one.value for score in (base, chosen) for one in score.measures if one.name == MEDIAN]
+    known = [f"{median:.3f}" for median in medians if median is not None]
+    return f" (in the median {known[0]} and {known[1]})" if len(known) == 2 else ""
 
 
 def _as_forecast(run: Path) -> list[str]:

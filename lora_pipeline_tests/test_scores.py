@@ -63,5 +63,5 @@ def test_pictures_of_others_are_drawn_beside_those_of_the_subject(work: Work) ->
         return stale.value.total
 
     without = replace(work, settings=work.settings.changed({"grade": {"other_prompts": ()}}, "test"))
-    assert drawn(without) == 2 * 6 * 2  # the base model and an epoch, prompts, seeds
-    assert drawn(work) == 2 * 7 * 2
+    assert drawn(without) == 2 * 6 * 6  # the base model and an epoch, prompts, seeds
+    assert drawn(work) == 2 * 7 * 6

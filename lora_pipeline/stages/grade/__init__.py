@@ -11,6 +11,7 @@ from lora_pipeline.stages.grade.by_llm import TABLE as LLM_PROMPTS
 from lora_pipeline.stages.grade.by_llm import llm_prompts
 from lora_pipeline.stages.grade.draw import CODE_VERSION, Draw, Drawn, Wanted, draw_grids
 from lora_pipeline.stages.grade.grid import make_grid, make_prompt_grids
+from lora_pipeline.stages.grade.likeness import MEDIAN
 from lora_pipeline.stages.grade.looks import look
 from lora_pipeline.stages.grade.page import make_page
 from lora_pipeline.stages.grade.plot import make_chart
@@ -24,6 +25,7 @@ from lora_pipeline.stages.grade.strength import Strength, recommend_strength, re
 __all__ = [
     "CODE_VERSION",
     "LLM_PROMPTS",
+    "MEDIAN",
     "STRENGTHS",
     "TRAINED",
     "Draw",

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from lora_pipeline.records import Score
 from lora_pipeline.stages.grade.choose import FACES_SHARE
 
+WORTH_A_NIGHT = 0.02
+"""What the last epoch must be nearer by than all others, in the unit of the distance, for a longer training to be advised."""
 
-def advice(scores: Sequence[Score], tolerance: float) -> str:
+
+def advice(scores: Sequence[Score], tolerance: float = WORTH_A_NIGHT) -> str:
     """What to do next, from how the epochs' distances to the subject (`measures[0]`) go on; vetoed epochs are left out.
 
     - **broken run**: all epochs are vetoed.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 PICTURE_SIDE_PX = 256  # of one picture in grid.png; all of it is in `pictures/`
 LONGEST_SIDE_PX = 8192  # of grid.png
-SEEDS_SHOWN = 4
+SEEDS_SHOWN = 2  # the others are in `by_prompt/` and on the page
 SMALL_WIDTH_PX = 1280
 SMALL_BYTES = 200_000
 

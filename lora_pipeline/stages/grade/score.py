@@ -118,7 +118,7 @@ def score(
 
     judged = [measured(epoch) for epoch in epochs]
     verdicts = choose(judged, settings.overfit_tolerance, person, first, settings.pick)
-    words = advice(judged, settings.overfit_tolerance)
+    words = advice(judged)
     verdicts = [replace(one, score=replace(one.score, advice=words)) if one.score.chosen else one for one in verdicts]
     items = [
         Item(f"{verdict.score.epoch:04d}", [verdict.score.data(), verdict.learned], verdict) for verdict in verdicts

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
@@ -24,6 +24,9 @@ Distance = Callable[["Image"], "float | None"]
 FACES_SHARE = 0.8
 """A strength that shows faces less often than this share of the most is not recommended, however near those few are."""
 
+TOLERANCE = 0.02
+"""Of identity distance: a weaker LoRA that is farther by no more is recommended, since it leaves the prompt freer."""
+
 _ROUNDING = 1e-9  # so that 0.23 is within 0.02 of 0.21
 
 
@@ -33,7 +36,7 @@ class Strength(Record):
 
     Args:
         strength: of the LoRA; 0 is the base model.
-        identity_distance: median over its pictures with a face; None if no picture has one.
+        identity_distance: mean over its pictures with a face; None if no picture has one.
         faces_found: share of its pictures in which a face was found, 0 to 1.
         recommended: whether it is the one to use.
         reason: why, of the recommended one alone.
@@ -46,11 +49,13 @@ class Strength(Record):
     reason: str = ""
 
 
-def recommend_strength(distances: Mapping[float, Sequence[float | None]], tolerance: float) -> tuple[Strength, ...]:
+def recommend_strength(
+    distances: Mapping[float, Sequence[float | None]], tolerance: float = TOLERANCE
+) -> tuple[Strength, ...]:
     """Recommend the least strength that is as near to the subject as any.
 
     Of the strengths that show a face at least 0.8 times as often as the one that shows it most, and that are nearer than the base
-    model, the **least** whose median distance is within `tolerance` of the nearest one's: what more strength gains under
+    model, the **least** whose mean distance is within `tolerance` of the nearest one's: what more strength gains under
     that, it pays for with prompts that are followed less. Where no strength is nearer than the base model, none is recommended.
 
     Args:
@@ -91,7 +96,7 @@ def recommend_strength(distances: Mapping[float, Sequence[float | None]], tolera
 def _told(strength: float, distances: Sequence[float | None]) -> Strength:
     near = [one for one in distances if one is not None]
     share = round(len(near) / len(distances), 4) if distances else 0.0
-    return Strength(strength, round(median(near), 4) if near else None, share)
+    return Strength(strength, round(fmean(near), 4) if near else None, share)
 
 
 def sweep(
@@ -101,7 +106,7 @@ def sweep(
     prompts: Sequence[str],
     distance: Distance,
     measured_by: Sequence[Value],
-    tolerance: float,
+    tolerance: float = TOLERANCE,
     progress: Progress = silent,
 ) -> Outcome:
     """Measure an epoch's pictures at every strength, and the base model's, and recommend a strength.

@@ -23,9 +23,9 @@ SUBJECT = [(0.0, 0.0), (0.2, 0.0)]  # their mean is 0.1
         ({0: [0.1], 0.5: [0.2], 1: [0.3]}, None, ""),
         ({0: [0.6], 0.5: [None], 1: [None]}, None, ""),
         (
-            {0: [0.6], 0.5: [0.4, 0.2, 0.9], 1: [0.5]},
+            {0: [0.6], 0.5: [0.4, 0.1, 0.85], 1: [0.5]},
             0.5,
-            r"at strength 0.5 the identity distance is 0.40 (base model 0.60)",
+            r"at strength 0.5 the identity distance is 0.45 (base model 0.60)",
         ),
         ({}, None, ""),
     ],
