@@ -1049,9 +1049,9 @@ class GradeSettings(Section):
         Field(
             ge=0,
             le=1,
-            description="A later epoch must be nearer to the subject by more than this distance to be preferred to an earlier one (0 to 1).",
+            description="A later epoch must be nearer to the subject by more than this distance to be preferred to an earlier one; 0 takes the nearest (0 to 1).",
         ),
-    ] = 0.005
+    ] = 0.0
     clip_model: Annotated[
         str,
         Field(
