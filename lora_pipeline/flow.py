@@ -328,8 +328,10 @@ def redraw(work: Work, of: str) -> grading.Redrawn:
         of: its id (`e0003/p02/s0001`), or the path of a PNG, wherever that lies now.
 
     Raises:
+        SubjectError: the consent does not hold any more.
         PipelineError: there is no such picture, it does not say how it was drawn, or its LoRA or base model is not there any more.
     """
+    _agreed(work)
     grids = work.made("grids")
     named = [grids.path(row) for row in grids.kept if row.id == of.removesuffix(".png")]
     path = named[0] if named else Path(of).expanduser()
