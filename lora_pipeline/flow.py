@@ -266,8 +266,16 @@ def draw(work: Work) -> Outcome:
     _agreed(work)
     folder, checkpoints, asked = work.folder("grids"), work.made("fit"), _asked(work)
     settings = work.settings.grade.model_copy(update={"negative_prompt": asked.negative})
-    prompts = (*asked.texts, *_of_others(work))
-    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, prompts, progress=work.progress)
+    others = _of_others(work)
+    outcome = grading.draw_grids(
+        checkpoints,
+        folder,
+        settings,
+        work.settings.base,
+        (*asked.texts, *others),
+        progress=work.progress,
+        others=set(others) - set(asked.texts),
+    )
     grading.make_grid(outcome.manifest, checkpoints, folder)
     grading.make_prompt_grids(outcome.manifest, folder)
     _make_page(work, outcome.manifest)
@@ -485,9 +493,7 @@ def publish(work: Work) -> Outcome:
         consent=None
         if subject.consent is None
         else subject.consent.model_dump(mode="json", exclude_defaults=True, exclude={"document"}),
-        settings=as_trained(work).settings.model_dump(
-            mode="json", exclude={"forecast"}
-        ),  # what the person pays is no part of it
+        settings=_as_used(work).model_dump(mode="json", exclude={"forecast"}),  # what the person pays is no part of it
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
         | ({"pictures kept aside": aside} if aside else {})
@@ -510,6 +516,14 @@ def publish(work: Work) -> Outcome:
         work.progress,
         _of_the_subject(work, work.made("grids")),
     )
+
+
+def _as_used(work: Work) -> Settings:
+    """The settings as they were really used: what training had to save, and the negative prompt that a list of prompts brings along."""
+    settings = as_trained(work).settings
+    asked = grading.prompts_of(settings.grade, work.subject.kind, work.store.subject(work.subject.name))
+    grade = settings.grade.model_copy(update={"negative_prompt": asked.negative})
+    return settings.model_copy(update={"grade": grade})
 
 
 def _research(work: Work) -> tuple[str, ...]:

@@ -206,8 +206,8 @@ def _all_there(job: Job, run: Entry, then: Mapping[str, Any]) -> None:
         )
     if run_key(job.examples, job.settings, job.base) != job.key:
         raise PipelineError(
-            f"run {run.id} cannot be trained again as it was: the base model {job.base.model}, or the version of the training code, is another "
-            "one now; install the version of lora_pipeline that trained it"
+            f"run {run.id} cannot be trained again as it was: the base model {job.base.model}, the words of its pictures, or the version of the "
+            "training code, is another one now; install the version of lora_pipeline that trained it"
         )
 
 

@@ -154,6 +154,11 @@ def test_a_run_whose_folder_is_gone_is_trained_again_from_the_record(made: Store
     first, second, third, *rest = manifest.read(encode).rows
     other = replace(third, files={**third.files, "latents": replace(third.files["latents"], digest="0" * 64)})
     manifest.write(encode, [replace(second, key="of another caption"), other, *rest])
+    words = [
+        replace(row, data={**row.data, "text": "other words"}) if row.id == second.id else row
+        for row in manifest.read(copy.work("ann", "describe")).rows
+    ]
+    manifest.write(copy.work("ann", "describe"), words)
     settings = json.loads((encode / "settings.json").read_text())
     settings["encode"]["resolution_px"] = 96
     (encode / "settings.json").write_text(json.dumps(settings))

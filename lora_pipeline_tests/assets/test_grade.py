@@ -1,9 +1,12 @@
 """What the scores' tables show."""
 
 from dataclasses import replace
+from pathlib import Path
 
-from lora_pipeline.assets.grade import _measures
-from lora_pipeline.records import Measure, Score
+from lora_pipeline.assets.grade import _HOW, _how, _measures
+from lora_pipeline.manifest import Manifest
+from lora_pipeline.records import Measure, Row, Score
+from lora_pipeline.stages.grade import Drawn
 
 NEAR = Measure("identity distance", "likeness", "less", 0.2145, 0.2, 0.38, base=0.51, ceiling=0.18)
 SHARP = Measure("sharpness", "damage", "same", 869.0, base=652.0)
@@ -46,3 +49,22 @@ def test_who_chose_is_told() -> None:
     assert replace(score, runner_up=True).role == "runner-up"
     assert replace(score, chosen=True).role == "✓"
     assert replace(score, chosen=True, picked=True).role == "✓ picked by a person"
+
+
+def test_what_a_grid_was_drawn_with_is_told() -> None:
+    drawn = [
+        Drawn(1, "a woman", seed, "f", strength, "hats", 25, 7.0, 512, "DDIM 01")
+        for seed in (1, 2)
+        for strength in (0.5, 1.0)
+    ]
+    rows = [Row(f"e0001/p01/s000{one.seed}@{one.strength:g}", "k", data=one.data()) for one in drawn]
+    other = Row("e0001/p10/s0009", "k", data=Drawn(1, "a man", 9, "f").data())
+    assert dict(zip(_HOW, _how("p01", Manifest(Path(), (*rows, other))), strict=True)) == {
+        "seeds": "1, 2",
+        "strengths": "0.5, 1",
+        "steps": 25,
+        "guidance": 7.0,
+        "size (px)": 512,
+        "scheduler": "DDIM 01",
+        "negative prompt": "hats",
+    }

@@ -67,6 +67,8 @@ def test_a_lists_own_negative_prompt_is_drawn_away_from(work, tmp_path: Path) ->
     assert len(rows) == 2 * 20
     assert all("extra fingers" in row.data["negative_prompt"] for row in rows)
     assert rows[0].data["prompt"].startswith("studio portrait of ohwx woman, facing the camera")
+    assert flow._as_used(portraits).grade.negative_prompt == rows[0].data["negative_prompt"]  # as the card tells it
+    assert flow._as_used(work) == work.settings
 
 
 def test_prompts_by_a_language_model_are_drawn_and_nobody_is_asked_twice(work, chat, tmp_path: Path) -> None:
