@@ -8,7 +8,7 @@ import datetime
 import difflib
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -397,18 +397,47 @@ def score(work: Work) -> Outcome:
     grading.make_chart(outcome.manifest, folder)
     grading.make_grid(grids, checkpoints, folder, outcome.manifest)
     _make_page(work, grids, outcome.manifest)
-    _sweep_strengths(work, grids, outcome.manifest, subject, read)
+    person = work.subject.kind == "person"
+    measure = _by_faces(work, subject, read) if person else _by_embedder(work, embedders, held_out)
+    _sweep_strengths(work, grids, outcome.manifest, measure)
     return outcome
 
 
-def _sweep_strengths(
-    work: Work,
-    grids: Manifest,
-    scores: Manifest,
-    subject: Sequence[Sequence[float]],
-    read: grading.ReadFaces,
-) -> None:
-    """Where the chosen epoch was drawn at several strengths: which of them to recommend. Only faces say how near a picture comes.
+def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest, measure: "_Measure | None") -> None:
+    """Where the chosen epoch was drawn at several strengths: which of them to recommend. Nothing is, where no measure says how near a picture comes."""
+    chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
+    if measure is None or not chosen:
+        return
+    grading.sweep(
+        grids,
+        chosen[0],
+        work.folder("scores"),
+        sorted({str(row.data["prompt"]) for row in _of_the_subject(work, grids).kept}),
+        measure.distance,
+        measure.by_what,
+        work.settings.grade.overfit_tolerance,
+        work.progress,
+        measure.by,
+    )
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """How near a picture comes to the subject, as the epochs are judged.
+
+    Args:
+        distance: of a picture.
+        by_what: digests or names of all that it depends on.
+        by: the embedder's name; empty for faces.
+    """
+
+    distance: "Callable[[Image], float | None]"
+    by_what: list[str]
+    by: str = ""
+
+
+def _by_faces(work: Work, subject: Sequence[Sequence[float]], read: grading.ReadFaces) -> _Measure:
+    """Distance of the face to the mean of the subject's.
 
     Args:
         subject: descriptors that the epochs are measured by.
@@ -418,25 +447,29 @@ def _sweep_strengths(
 
     from lora_pipeline.models.faces import identity
 
-    chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
-    if work.subject.kind != "person" or not chosen:
-        return
     mean = np.asarray(subject, dtype=np.float64).mean(0)
 
     def distance(picture: "Image") -> float | None:
         found = read(picture)
         return None if found is None else float(np.linalg.norm(np.asarray(found.descriptor, dtype=np.float64) - mean))
 
-    grading.sweep(
-        grids,
-        chosen[0],
-        work.folder("scores"),
-        sorted({str(row.data["prompt"]) for row in _of_the_subject(work, grids).kept}),
-        distance,
-        [identity(work.settings.crop), manifest.key_of(mean.tolist())],
-        work.settings.grade.overfit_tolerance,
-        work.progress,
-    )
+    return _Measure(distance, [identity(work.settings.crop), manifest.key_of(mean.tolist())])
+
+
+def _by_embedder(work: Work, embedders: Mapping[str, grading.Embedder], held_out: set[str]) -> _Measure | None:
+    """1 - mean cosine to the training pictures (held-out ones, if there are any) by the first embedder; None without one."""
+    if not embedders:
+        return None
+    by, embedder = next(iter(embedders.items()))
+    of = {row.id: str(row.data["photo"]) for row in work.made("conceal").kept}
+    aside = [id for id, photo in of.items() if photo in held_out]
+    vectors = grading.embedded(work.folder("scores"), by, aside or list(of))
+
+    def distance(picture: "Image") -> float | None:
+        (cosine,) = grading.cosines([embedder.embed(picture)], vectors)
+        return None if cosine is None else 1 - cosine
+
+    return _Measure(distance, [embedder.identity, manifest.key_of([list(one) for one in vectors])], by)
 
 
 def _held_out(work: Work) -> set[str]:

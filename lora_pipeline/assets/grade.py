@@ -99,7 +99,7 @@ def _strengths(work: Work) -> dict[str, Any]:
     ]
     best = next((one.reason for one in told if one.recommended), "none: no strength is nearer than the base model")
     return {
-        "strengths": table(("strength", "identity distance", "faces found", "recommended"), rows),
+        "strengths": table(("strength", "distance to the subject", "faces found", "recommended"), rows),
         "recommended strength": best,
     }
 

@@ -144,7 +144,7 @@ def _prompt_table(grids: Manifest, rows: Sequence[Row]) -> _Table:
         # the base model has no strengths: its picture of that seed stands beside each of them
         cells = [(paths.get(f"e{epoch:04d}/{prompt}/{end if epoch else seed}"),) for epoch in epochs]
         lines.append(_Line(f"strength {_strength(end):g}", (f"seed {int(seed[1:])}",), tuple(cells)))
-    headings = tuple(f"epoch {epoch}" if epoch else "base model" for epoch in epochs)
+    headings = tuple(f"epoch {epoch}" if epoch else "base model (strength 0)" for epoch in epochs)
     title, under = ("", "") if drawn is None else (drawn.prompt, _how_told(drawn))
     return _Table(headings, tuple(lines), _side_px(list(paths.values())), title, under)
 
