@@ -94,6 +94,8 @@ def reproduce(store: Store, checkpoint: str, progress: Progress = silent) -> Rep
     whole = graph(store, checkpoint)
     made = _checkpoint(whole, checkpoint)
     run = whole.entries[whole.parents[made.uid][0]]
+    if not made.subject:
+        raise PipelineError(f"{checkpoint} is of a subject that was forgotten, so it is not trained again")
     subject = load(store, made.subject)
     consent.refuse(subject, "training")
     with tempfile.TemporaryDirectory(prefix="lora-pipeline-reproduce-") as scratch:

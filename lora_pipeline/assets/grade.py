@@ -37,7 +37,9 @@ def validation_grids(work: Work, outcome: Outcome) -> Shown:
 def _how(prompt: str, grids: Manifest) -> tuple[object, ...]:
     """What the pictures of a prompt (`p01`) were drawn with, in the order of `_HOW`."""
     drawn = [Drawn.of(row) for row in grids.kept if row.id.split("/")[1] == prompt]
-    told = drawn[0]  # else it would have no grid
+    if not drawn:
+        return ("",) * len(_HOW)
+    told = drawn[0]
     seeds, strengths = ({getattr(one, field) for one in drawn} for field in ("seed", "strength"))
     return (
         ", ".join(map(str, sorted(seeds))),

@@ -31,11 +31,9 @@ Kind = Literal[
     "score",
     "release",
 ]
-_LOOKED_AT, _DRAWN = (
-    "looks",
-    "drawn/",
-)  # of `grade`: its table of the pictures that were judged, and what the ids of those drawn begin with
-_SAID = (
+# Of `grade`: its table of the pictures that were judged, what the ids of those drawn begin with, and what is told of a score.
+_LOOKED_AT, _DRAWN = "looks", "drawn/"
+_SAID = {
     "epoch",
     "chosen",
     "runner_up",
@@ -45,7 +43,7 @@ _SAID = (
     "advice",
     "identity_distance",
     "picture_distance",
-)
+}
 RANK: dict[str, int] = {kind: number for number, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
 
 
@@ -295,7 +293,7 @@ def scores(made: Manifest, known: Known) -> Iterator[Thing]:
         checkpoints = {uid: None for one in mine for uid in one.parents}
         if not checkpoints:
             continue
-        facts = {name: row.data.get(name) for name in _SAID}
+        facts = {name: value for name, value in row.data.items() if name in _SAID}
         parents = (*checkpoints, *(one.uid for one in mine))
         yield Thing("score", known.subject, f"epoch {epoch}", key_of(dict(row.data)), parents, key=row.key, facts=facts)
 

@@ -68,3 +68,4 @@ def test_what_a_grid_was_drawn_with_is_told() -> None:
         "scheduler": "DDIM 01",
         "negative prompt": "hats",
     }
+    assert _how("p02", Manifest(Path(), (other,))) == ("",) * 7  # none of its pictures could be drawn

@@ -21,7 +21,7 @@ def interval(values: Sequence[float], middle: Middle = np.median) -> tuple[float
 
     A value is that of one picture, a prompt from a seed. Drawing whole seeds, all prompts of one together (a cluster bootstrap), would ask
     how much hangs on the seeds alone; but with two seeds there are only three such sets, and their interval is the span between the two, which holds
-    the truth half of the time. The bootstrap is worth its name from some ten seeds on (Cameron, Gelbach and Miller 2008). Drawing among all
+    the truth half of the time: with few clusters it promises too much (Cameron, Gelbach and Miller 2008). Drawing among all
     pictures counts what differs between prompts as chance, too: that is wide rather than narrow, unless a seed moves the
     pictures of all its prompts the same way. None under two values.
     """
