@@ -326,7 +326,8 @@ def _make_page(work: Work, grids: Manifest, scores: Manifest | None = None) -> N
     checkpoints, subject = work.made("fit"), work.subject
     curve = next((checkpoints.path(row, "lora").with_name("loss.png") for row in checkpoints.kept), None)
     title = f"{subject.name}: {subject.trigger} {subject.class_word}"
-    grading.make_page(grids, checkpoints, subject.name, title, curve, scores)
+    chart = None if scores is None else scores.folder / "chart.png"
+    grading.make_page(grids, checkpoints, subject.name, title, curve, scores, chart)
 
 
 def redraw(work: Work, of: str) -> grading.Redrawn:

@@ -128,10 +128,10 @@ def _checkpoint(whole: Graph, asked: str) -> Entry:
     return next(iter(found.values()))
 
 
-def _made_with(run: Entry) -> Mapping[str, Any]:
+def _made_with(run: Entry) -> dict[str, Any]:
     """Libraries, device and base of the process that trained; empty if nobody wrote them down."""
     beside = {} if run.path is None else as_json(run.path / MADE_WITH)
-    return beside or next((making.environment for making in run.makings), {})
+    return beside or dict(next((making.environment for making in run.makings), {}))
 
 
 def _job(store: Store, run: Entry, whole: Graph, scratch: Path) -> Job:
