@@ -1,6 +1,8 @@
 """`--set section.field=value`: changes for one run, as the launchpad of each asset takes them."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -31,6 +33,11 @@ def by_asset(settings: Settings, changes: Sequence[str]) -> dict[str, dict[str, 
 def changed(settings: Settings, changes: Sequence[str]) -> Settings:
     """These settings with any fields changed, for what makes no asset. Raises SettingsError as `by_asset`, but for no section."""
     return settings.changed(_tree(changes), "--set")
+
+
+def prompts_from(file: Path) -> list[str]:
+    """Changes by which the validation prompts are those of a file, and of no list."""
+    return ["grade.prompt_list=none", f"grade.prompts_file={json.dumps(str(file.expanduser().resolve()))}"]
 
 
 def _tree(changes: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -147,9 +147,24 @@ def settings(recipe: Annotated[str, typer.Argument(help="A recipe.")] = "sd15_pe
 
 
 @app.command(rich_help_panel=WORK)
-def run(name: str, changes: Change = None, home: Home = None, verbose: bool = False) -> None:
+def run(
+    name: str,
+    changes: Change = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File of validation prompts for this run, one a line, or DreamBooth's own: --set grade.prompts_file, and no list beside it.",
+        ),
+    ] = None,
+    home: Home = None,
+    verbose: bool = False,
+) -> None:
     """Take a subject from its photos to its LoRA, computing only what changed."""
-    _run(_store(home), name, changes or [], verbose)
+    from lora_pipeline.changes import prompts_from
+
+    _run(_store(home), name, [*(changes or []), *([] if prompts is None else prompts_from(prompts))], verbose)
 
 
 def _run(store: Store, name: str, changes: list[str], verbose: bool) -> None:

@@ -8,7 +8,7 @@ import datetime
 import difflib
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -266,8 +266,16 @@ def draw(work: Work) -> Outcome:
     _agreed(work)
     folder, checkpoints, asked = work.folder("grids"), work.made("fit"), _asked(work)
     settings = work.settings.grade.model_copy(update={"negative_prompt": asked.negative})
-    prompts = (*asked.texts, *_of_others(work))
-    outcome = grading.draw_grids(checkpoints, folder, settings, work.settings.base, prompts, progress=work.progress)
+    others = _of_others(work)
+    outcome = grading.draw_grids(
+        checkpoints,
+        folder,
+        settings,
+        work.settings.base,
+        (*asked.texts, *others),
+        progress=work.progress,
+        others=set(others) - set(asked.texts),
+    )
     grading.make_grid(outcome.manifest, checkpoints, folder)
     grading.make_prompt_grids(outcome.manifest, folder)
     _make_page(work, outcome.manifest)
@@ -318,7 +326,8 @@ def _make_page(work: Work, grids: Manifest, scores: Manifest | None = None) -> N
     checkpoints, subject = work.made("fit"), work.subject
     curve = next((checkpoints.path(row, "lora").with_name("loss.png") for row in checkpoints.kept), None)
     title = f"{subject.name}: {subject.trigger} {subject.class_word}"
-    grading.make_page(grids, checkpoints, subject.name, title, curve, scores)
+    chart = None if scores is None else scores.folder / "chart.png"
+    grading.make_page(grids, checkpoints, subject.name, title, curve, scores, chart)
 
 
 def redraw(work: Work, of: str) -> grading.Redrawn:
@@ -328,8 +337,10 @@ def redraw(work: Work, of: str) -> grading.Redrawn:
         of: its id (`e0003/p02/s0001`), or the path of a PNG, wherever that lies now.
 
     Raises:
+        SubjectError: the consent does not hold any more.
         PipelineError: there is no such picture, it does not say how it was drawn, or its LoRA or base model is not there any more.
     """
+    _agreed(work)
     grids = work.made("grids")
     named = [grids.path(row) for row in grids.kept if row.id == of.removesuffix(".png")]
     path = named[0] if named else Path(of).expanduser()
@@ -387,18 +398,46 @@ def score(work: Work) -> Outcome:
     grading.make_chart(outcome.manifest, folder)
     grading.make_grid(grids, checkpoints, folder, outcome.manifest)
     _make_page(work, grids, outcome.manifest)
-    _sweep_strengths(work, grids, outcome.manifest, subject, read)
+    person = work.subject.kind == "person"
+    measure = _by_faces(work, subject, read) if person else _by_embedder(work, embedders, held_out)
+    _sweep_strengths(work, grids, outcome.manifest, measure)
     return outcome
 
 
-def _sweep_strengths(
-    work: Work,
-    grids: Manifest,
-    scores: Manifest,
-    subject: Sequence[Sequence[float]],
-    read: grading.ReadFaces,
-) -> None:
-    """Where the chosen epoch was drawn at several strengths: which of them to recommend. Only faces say how near a picture comes.
+def _sweep_strengths(work: Work, grids: Manifest, scores: Manifest, measure: "_Measure | None") -> None:
+    """Where the chosen epoch was drawn at several strengths: which of them to recommend. Nothing is, where no measure says how near a picture comes."""
+    chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
+    if measure is None or not chosen:
+        return
+    grading.sweep(
+        grids,
+        chosen[0],
+        work.folder("scores"),
+        sorted({str(row.data["prompt"]) for row in _of_the_subject(work, grids).kept}),
+        measure.distance,
+        measure.by_what,
+        progress=work.progress,
+        by=measure.by,
+    )
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """How near a picture comes to the subject, as the epochs are judged.
+
+    Args:
+        distance: of a picture.
+        by_what: digests or names of all that it depends on.
+        by: the embedder's name; empty for faces.
+    """
+
+    distance: "Callable[[Image], float | None]"
+    by_what: list[str]
+    by: str = ""
+
+
+def _by_faces(work: Work, subject: Sequence[Sequence[float]], read: grading.ReadFaces) -> _Measure:
+    """Distance of the face to the mean of the subject's.
 
     Args:
         subject: descriptors that the epochs are measured by.
@@ -408,24 +447,29 @@ def _sweep_strengths(
 
     from lora_pipeline.models.faces import identity
 
-    chosen = [score.epoch for score in map(Score.of, scores.kept) if score.chosen]
-    if work.subject.kind != "person" or not chosen:
-        return
     mean = np.asarray(subject, dtype=np.float64).mean(0)
 
     def distance(picture: "Image") -> float | None:
         found = read(picture)
         return None if found is None else float(np.linalg.norm(np.asarray(found.descriptor, dtype=np.float64) - mean))
 
-    grading.sweep(
-        grids,
-        chosen[0],
-        work.folder("scores"),
-        sorted({str(row.data["prompt"]) for row in _of_the_subject(work, grids).kept}),
-        distance,
-        [identity(work.settings.crop), manifest.key_of(mean.tolist())],
-        progress=work.progress,
-    )
+    return _Measure(distance, [identity(work.settings.crop), manifest.key_of(mean.tolist())])
+
+
+def _by_embedder(work: Work, embedders: Mapping[str, grading.Embedder], held_out: set[str]) -> _Measure | None:
+    """1 - mean cosine to the training pictures (held-out ones, if there are any) by the first embedder; None without one."""
+    if not embedders:
+        return None
+    by, embedder = next(iter(embedders.items()))
+    of = {row.id: str(row.data["photo"]) for row in work.made("conceal").kept}
+    aside = [id for id, photo in of.items() if photo in held_out]
+    vectors = grading.embedded(work.folder("scores"), by, aside or list(of))
+
+    def distance(picture: "Image") -> float | None:
+        (cosine,) = grading.cosines([embedder.embed(picture)], vectors)
+        return None if cosine is None else 1 - cosine
+
+    return _Measure(distance, [embedder.identity, manifest.key_of([list(one) for one in vectors])], by)
 
 
 def _held_out(work: Work) -> set[str]:
@@ -482,9 +526,7 @@ def publish(work: Work) -> Outcome:
         consent=None
         if subject.consent is None
         else subject.consent.model_dump(mode="json", exclude_defaults=True, exclude={"document"}),
-        settings=as_trained(work).settings.model_dump(
-            mode="json", exclude={"forecast"}
-        ),  # what the person pays is no part of it
+        settings=_as_used(work).model_dump(mode="json", exclude={"forecast"}),  # what the person pays is no part of it
         photos=tuple(sorted((photo, photos[photo]) for photo in used)),
         counts={step.noun: len(work.made(step.folder).kept) for step in STEPS if step.verb != "publish"}
         | ({"pictures kept aside": aside} if aside else {})
@@ -507,6 +549,14 @@ def publish(work: Work) -> Outcome:
         work.progress,
         _of_the_subject(work, work.made("grids")),
     )
+
+
+def _as_used(work: Work) -> Settings:
+    """The settings as they were really used: what training had to save, and the negative prompt that a list of prompts brings along."""
+    settings = as_trained(work).settings
+    asked = grading.prompts_of(settings.grade, work.subject.kind, work.store.subject(work.subject.name))
+    grade = settings.grade.model_copy(update={"negative_prompt": asked.negative})
+    return settings.model_copy(update={"grade": grade})
 
 
 def _research(work: Work) -> tuple[str, ...]:

@@ -296,7 +296,8 @@ class Measure:
         about: which question it answers.
         better: whether `less` or `more` is better, or the `same` as the base model.
         value: None if it could not be measured.
-        low, high: ends of its 95 % bootstrap interval; None under two pictures.
+        low, high: ends of its 95 % bootstrap interval over pictures; None under two of them, and of the held-out loss, which is no
+            number over pictures: its photos and noise are the same for every epoch.
         base: the same of the base model, the control.
         ceiling: what the training photos reach among themselves, or what else bounds it; None if nothing does.
     """

@@ -1,16 +1,22 @@
 """Is a checkpoint what the record says it is? It is trained again from what it was made of, and compared."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lora_pipeline.errors import PipelineError
+from lora_pipeline import consent
+from lora_pipeline.errors import PipelineError, SubjectError
 from lora_pipeline.families import family
+from lora_pipeline.flow import USED
 from lora_pipeline.lineage import MADE_WITH, Entry, Graph, as_json, differing, graph, record_all
+from lora_pipeline.manifest import Manifest, read
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.stages.fit import Job, missing, run_key, train_again
+from lora_pipeline.records import Example, Row
+from lora_pipeline.stages.fit import Job, missing, run_key, set_up_again, train_again
 from lora_pipeline.store import Store, digest_file
+from lora_pipeline.subject import Subject, load
 
 
 @dataclass(frozen=True)
@@ -73,22 +79,30 @@ class Reproduced:
 def reproduce(store: Store, checkpoint: str, progress: Progress = silent) -> Reproduced:
     """Train a checkpoint again, in a scratch folder that is gone afterwards, and compare.
 
+    What was trained on is known from the run's folder; where that is gone, from the record, as long as the training set is as it was.
+
     Args:
         checkpoint: a checkpoint's or released LoRA's file, or a picture drawn with it, wherever it lies; or the beginning of a hash.
         progress: told each step.
 
     Raises:
         PipelineError: it is not in the record or is no checkpoint, or what it was made of is no longer there; the message says what.
+        SubjectError: the consent does not cover training, or not any more: the subject's, or that of who stood beside them.
         TrainingError, ModelError: training cannot be done.
     """
     record_all(store)
     whole = graph(store, checkpoint)
     made = _checkpoint(whole, checkpoint)
     run = whole.entries[whole.parents[made.uid][0]]
-    job = _job(run)
-    _all_there(job, run)
-    then = as_json(job.run / MADE_WITH)
+    if not made.subject:
+        raise PipelineError(f"{checkpoint} is of a subject that was forgotten, so it is not trained again")
+    subject = load(store, made.subject)
+    consent.refuse(subject, "training")
     with tempfile.TemporaryDirectory(prefix="lora-pipeline-reproduce-") as scratch:
+        then = _made_with(run)
+        job = _job(store, run, whole, Path(scratch) / "as recorded")
+        _all_there(job, run, then)
+        _refuse_others(store, subject, job)
         lora = train_again(job, int(made.facts["epoch"]), Path(scratch), progress, int(then.get("threads", 0)))
         again = digest_file(lora)
         there = made.path is not None and made.path.is_file() and digest_file(made.path) == made.digest
@@ -114,30 +128,78 @@ def _checkpoint(whole: Graph, asked: str) -> Entry:
     return next(iter(found.values()))
 
 
-def _job(run: Entry) -> Job:
+def _made_with(run: Entry) -> dict[str, Any]:
+    """Libraries, device and base of the process that trained; empty if nobody wrote them down."""
+    beside = {} if run.path is None else as_json(run.path / MADE_WITH)
+    return beside or dict(next((making.environment for making in run.makings), {}))
+
+
+def _job(store: Store, run: Entry, whole: Graph, scratch: Path) -> Job:
     """The run as it is on paper, its training set where it lies now."""
-    if run.path is None or not (run.path / "job.json").is_file() or not (run.path / "trained_on.parquet").is_file():
+    if run.path is not None and (run.path / "job.json").is_file() and (run.path / "trained_on.parquet").is_file():
+        job = Job.read(run.path / "job.json")
+        beside = run.path.parents[2] / "encode"  # the data folder may have been moved since
+        return job if job.training_set.is_dir() else replace(job, training_set=beside)
+    told = next((making.settings for making in run.makings if making.settings), None)
+    if told is None:
         raise PipelineError(
-            f"{run.path} is gone, and with it the list of what run {run.id} was trained on, file by file; bring the folder back from a "
-            "backup to train it again"
+            f"run {run.id} cannot be trained again: its folder is gone, and the record does not have its settings; bring the folder back from a backup"
         )
-    job = Job.read(run.path / "job.json")
-    beside = run.path.parents[2] / "encode"  # the data folder may have been moved since
-    return job if job.training_set.is_dir() else replace(job, training_set=beside)
+    training_set = whole.entries[whole.parents[run.uid][0]]
+    learnt = [whole.entries[uid] for uid in whole.parents.get(training_set.uid, ())]
+    return set_up_again(run.digest, told, training_set.digest, _as_it_was(store, run, learnt), scratch)
 
 
-def _all_there(job: Job, run: Entry) -> None:
+def _as_it_was(store: Store, run: Entry, learnt: Sequence[Entry]) -> Manifest:
+    """Of the training set as it stands, the examples that a run was trained on. Raises PipelineError, with names, if one is another now, or gone."""
+    made = read(store.work(run.subject, "encode"))
+    stands = {row.id: row for row in made.kept}
+    wrong = [words for one in learnt if (words := _unlike(one, stands.get(one.id)))]
+    if wrong or not learnt:
+        now = as_json(made.folder / USED)
+        changed = dict.fromkeys(line for one in learnt for line in _changed(one, now))
+        raise PipelineError(
+            f"run {run.id} cannot be trained again: its folder is gone, and {len(wrong)} of the {len(learnt)} examples that it was trained on are "
+            f"not in the training set of {run.subject or 'a subject that was forgotten'} as they were. Bring back its photos, captions and settings "
+            f"(or the folder, from a backup), materialize training_set, and ask again{_listed([*wrong, *changed])}"
+        )
+    ids = {one.id for one in learnt}
+    return replace(made, rows=tuple(row for row in made.kept if row.id in ids))
+
+
+def _unlike(one: Entry, row: Row | None) -> str:
+    """What is not as it was of an example; empty if all is. Its key is the hash of all that it was made from."""
+    if not one.id:
+        return "one whose photo was forgotten"
+    if row is None:
+        return f"{one.id}: it is in the training set no more"
+    if row.files["latents"].digest != one.digest:
+        return f"{one.id}: its photo, or how it is cut, covered or encoded, is another"
+    return "" if row.key in {making.key for making in one.makings} else f"{one.id}: its caption is another"
+
+
+def _changed(one: Entry, now: Mapping[str, Any]) -> list[str]:
+    """Settings of the training set that are not those of then, as `encode.resolution_px: it was 512, it is 768`."""
+    then = next((making.settings for making in one.makings), {})
+    return [
+        f"{section}.{name}: it was {value}, it is {now.get(section, {}).get(name)}"
+        for section, fields in then.items()
+        for name, value in fields.items()
+        if now.get(section, {}).get(name) != value
+    ]
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "".join(f"\n  {one}" for one in lines[:20]) + (f"\n  and {len(lines) - 20} more" if len(lines) > 20 else "")
+
+
+def _all_there(job: Job, run: Entry, then: Mapping[str, Any]) -> None:
     """Raise PipelineError, with names, if anything that the run was trained on is not what it was."""
-    gone = missing(job)
-    if gone:
-        listed = "".join(f"\n  {one}" for one in gone[:20]) + (
-            f"\n  and {len(gone) - 20} more" if len(gone) > 20 else ""
-        )
+    if gone := missing(job):
         raise PipelineError(
             f"run {run.id} cannot be trained again: {len(gone)} files of its training set are not what they were. Bring its photos and settings "
-            f"back and materialize training_set, then ask again{listed}"
+            f"back and materialize training_set, then ask again{_listed(gone)}"
         )
-    then: dict[str, Any] = as_json(job.run / MADE_WITH)
     base = family(job.base.family).digest(job.base, "denoiser")
     if then.get("base", base) != base:
         raise PipelineError(
@@ -146,9 +208,18 @@ def _all_there(job: Job, run: Entry) -> None:
         )
     if run_key(job.examples, job.settings, job.base) != job.key:
         raise PipelineError(
-            f"run {run.id} cannot be trained again as it was: the base model {job.base.model}, or the version of the training code, is another "
-            "one now; install the version of lora_pipeline that trained it"
+            f"run {run.id} cannot be trained again as it was: the base model {job.base.model}, the words of its pictures, or the version of the "
+            "training code, is another one now; install the version of lora_pipeline that trained it"
         )
+
+
+def _refuse_others(store: Store, subject: Subject, job: Job) -> None:
+    """Raise SubjectError if another subject, whose pictures stood beside these, has not agreed to that, or does not any more."""
+    beside = {Example.of(row).photo for row in job.examples.kept}
+    for name in sorted({photo.split("/")[1] for photo in beside if photo.startswith("pool/")}):
+        other = load(store, name)
+        if why := other.refuses_pool(subject) or consent.objection(other, "training"):
+            raise SubjectError(f"pictures of {name} stood beside those of {subject.name}: {why}")
 
 
 def _apart(then: Path, now: Path) -> tuple[float, float]:

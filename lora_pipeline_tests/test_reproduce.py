@@ -5,14 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lora_pipeline import flow
+from lora_pipeline import flow, manifest
 from lora_pipeline.demo.photos import draw_subject_photos
-from lora_pipeline.errors import PipelineError
+from lora_pipeline.errors import PipelineError, SubjectError
 from lora_pipeline.families.lora_file import read_metadata
 from lora_pipeline.lineage import graph
 from lora_pipeline.reproduce import reproduce
@@ -137,9 +138,46 @@ def test_an_input_that_has_changed_or_gone_is_named(made: Store, tmp_path: Path)
         reproduce(copy, str(lora(copy, 2)))
     assert f"{first.id}: its latents are gone" in str(told.value)
     assert f"{second.id}: its text have changed since" in str(told.value)
-    shutil.rmtree(job.parent)
-    with pytest.raises(PipelineError, match="is gone, and with it the list"):
-        reproduce(copy, str(copy.work("ann", "publish") / "zx9.safetensors"))
+
+
+def test_a_run_whose_folder_is_gone_is_trained_again_from_the_record(made: Store, tmp_path: Path) -> None:
+    copy = Store(Path(shutil.copytree(made.data, tmp_path / "data")))
+    released = copy.work("ann", "publish") / "zx9.safetensors"
+    (chosen,) = flow.work(copy, "ann").made("publish").kept
+    shutil.rmtree(copy.work("ann", "fit") / "runs")
+    done = reproduce(copy, str(released))
+    assert done.same
+    assert (done.epoch, done.digest) == (chosen.data["epoch"], chosen.data["checkpoint"])
+    assert not list(copy.work("ann", "fit").glob("runs/*"))
+
+    encode = copy.work("ann", "encode")
+    first, second, third, *rest = manifest.read(encode).rows
+    other = replace(third, files={**third.files, "latents": replace(third.files["latents"], digest="0" * 64)})
+    manifest.write(encode, [replace(second, key="of another caption"), other, *rest])
+    words = [
+        replace(row, data={**row.data, "text": "other words"}) if row.id == second.id else row
+        for row in manifest.read(copy.work("ann", "describe")).rows
+    ]
+    manifest.write(copy.work("ann", "describe"), words)
+    settings = json.loads((encode / "settings.json").read_text())
+    settings["encode"]["resolution_px"] = 96
+    (encode / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        PipelineError, match=f"3 of the {3 + len(rest)} examples that it was trained on are not"
+    ) as told:
+        reproduce(copy, str(released))
+    assert f"{first.id}: it is in the training set no more" in str(told.value)
+    assert f"{second.id}: its caption is another" in str(told.value)
+    assert f"{third.id}: its photo, or how it is cut, covered or encoded, is another" in str(told.value)
+    assert "encode.resolution_px: it was 128, it is 96" in str(told.value)
+
+
+def test_nothing_is_trained_again_without_consent(made: Store, tmp_path: Path) -> None:
+    copy = Store(Path(shutil.copytree(made.data, tmp_path / "data")))
+    file = copy.subject("ann") / "subject.yaml"
+    file.write_text(file.read_text().replace("until: null", "until: 2026-01-02"))
+    with pytest.raises(SubjectError, match="the consent of nobody ended on 2026-01-02, so training on their photos"):
+        reproduce(copy, str(lora(copy, 1)))
 
 
 def test_another_base_model_is_told(made: Store, tmp_path: Path) -> None:

@@ -65,3 +65,5 @@ def test_pictures_of_others_are_drawn_beside_those_of_the_subject(work: Work) ->
     without = replace(work, settings=work.settings.changed({"grade": {"other_prompts": ()}}, "test"))
     assert drawn(without) == 2 * 6 * 6  # the base model and an epoch, prompts, seeds
     assert drawn(work) == 2 * 7 * 6
+    stronger = replace(work, settings=work.settings.changed({"grade": {"strengths": (0.5, 1)}}, "test"))
+    assert drawn(stronger) == (1 + 2) * 6 * 6 + 2 * 1 * 6  # no score needs others at another strength

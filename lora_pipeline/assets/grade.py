@@ -10,9 +10,11 @@ from lora_pipeline.assets.describe import paid
 from lora_pipeline.assets.report import picture, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
-from lora_pipeline.manifest import read
+from lora_pipeline.manifest import Manifest, read
 from lora_pipeline.records import Score
-from lora_pipeline.stages.grade import LLM_PROMPTS, STRENGTHS, Strength
+from lora_pipeline.stages.grade import LLM_PROMPTS, STRENGTHS, Drawn, Strength
+
+_HOW = ("seeds", "strengths", "steps", "guidance", "size (px)", "scheduler", "negative prompt")
 
 
 @stage("validation_grids", after=["lora_checkpoints"], gpu=True)
@@ -24,11 +26,30 @@ def validation_grids(work: Work, outcome: Outcome) -> Shown:
         "grid file": str(grid),
         "pictures": len(outcome.manifest.kept),
         "grid of each prompt": table(
-            ("prompt", "file"), [(row.data["prompt"], by_prompt.path(row)) for row in by_prompt.kept]
+            ("prompt", *_HOW, "file"),
+            [(row.data["prompt"], *_how(row.id, outcome.manifest), by_prompt.path(row)) for row in by_prompt.kept],
         ),
         **_by_llm(work),
         **_page(work),
     }, []
+
+
+def _how(prompt: str, grids: Manifest) -> tuple[object, ...]:
+    """What the pictures of a prompt (`p01`) were drawn with, in the order of `_HOW`."""
+    drawn = [Drawn.of(row) for row in grids.kept if row.id.split("/")[1] == prompt]
+    if not drawn:
+        return ("",) * len(_HOW)
+    told = drawn[0]
+    seeds, strengths = ({getattr(one, field) for one in drawn} for field in ("seed", "strength"))
+    return (
+        ", ".join(map(str, sorted(seeds))),
+        ", ".join(f"{one:g}" for one in sorted(strengths)),
+        told.sampling_steps,
+        told.guidance_scale,
+        told.size_px,
+        told.scheduler,
+        told.negative_prompt,
+    )
 
 
 def _by_llm(work: Work) -> dict[str, Any]:
@@ -80,7 +101,7 @@ def _strengths(work: Work) -> dict[str, Any]:
     ]
     best = next((one.reason for one in told if one.recommended), "none: no strength is nearer than the base model")
     return {
-        "strengths": table(("strength", "identity distance", "faces found", "recommended"), rows),
+        "strengths": table(("strength", "distance to the subject", "faces found", "recommended"), rows),
         "recommended strength": best,
     }
 

@@ -68,6 +68,7 @@ class Lineage:
         lora: the checkpoint's file; None for the base model.
         photos: in order of id.
         aside: ids of the photos that were kept aside for the held-out loss: no checkpoint of the run is made of them.
+        verdict: why it was chosen or not, as a sentence; empty if it was not judged.
     """
 
     subject: str
@@ -78,6 +79,7 @@ class Lineage:
     lora: Path | None
     photos: tuple[TrainedPhoto, ...]
     aside: tuple[str, ...] = ()
+    verdict: str = ""
 
     def lines(self) -> list[str]:
         """In words, for a terminal."""
@@ -90,6 +92,7 @@ class Lineage:
         told = [
             f"{self.asked}: epoch {self.epoch} of run {self.run[:16]}, {self.lora}",
             f"made of {_many(len(photos), 'photo')} ({_many(pictures, 'picture')}{others}; training set {self.trained_on[:16]})",
+            *([f"judged: {self.verdict}"] if self.verdict else []),
         ]
         for photo in self.photos:
             gone = "; no longer in the source" if photo.since == "gone" else ""

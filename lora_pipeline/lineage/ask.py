@@ -84,7 +84,8 @@ def _lineage(left: Left, asked: str, run: KeptRun | None, one: KeptCheckpoint | 
     for row in run.examples:
         of.setdefault(Example.of(row).photo, []).append(row)
     photos = tuple(_trained_photo(left, id, of[id]) for id in sorted(of))
-    return Lineage(left.subject, asked, one.epoch, run.key, run.trained_on, one.path, photos, tuple(sorted(run.aside)))
+    aside = tuple(sorted(run.aside))
+    return Lineage(left.subject, asked, one.epoch, run.key, run.trained_on, one.path, photos, aside, left.verdict(one))
 
 
 def _trained_photo(left: Left, id: str, rows: Sequence[Row]) -> TrainedPhoto:

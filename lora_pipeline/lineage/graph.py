@@ -27,6 +27,7 @@ class Making:
         code_version: of the stage; None if it is not known.
         settings: that the stage read.
         environment: libraries and device (`environment.environment`); empty if they are not known.
+        key: of the manifest's row that told of it: hash of all that it was made from.
     """
 
     made_at: str
@@ -34,6 +35,7 @@ class Making:
     code_version: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,10 +208,12 @@ def _entries(book: sqlite3.Connection, store: Store, uids: Iterable[str]) -> Ite
     makings: dict[str, list[Making]] = {}
     told = dict(book.execute("SELECT digest, json FROM told"))
     among = "WHERE uid IN (SELECT value FROM json_each(?))"
-    query = f"SELECT uid, made_at, stage, code_version, settings, environment FROM makings {among} ORDER BY made_at"
+    query = (
+        f"SELECT uid, made_at, stage, code_version, settings, environment, key FROM makings {among} ORDER BY made_at"
+    )
     loaded = {digest: json.loads(text) for digest, text in told.items()}
-    for uid, made_at, stage, code_version, settings, environment in book.execute(query, (wanted,)):
-        making = Making(made_at, stage, code_version, loaded.get(settings, {}), loaded.get(environment, {}))
+    for uid, made_at, stage, code_version, settings, environment, key in book.execute(query, (wanted,)):
+        making = Making(made_at, stage, code_version, loaded.get(settings, {}), loaded.get(environment, {}), key)
         makings.setdefault(uid, []).append(making)
     query = f"SELECT uid, kind, subject, id, digest, path, facts FROM things {among}"
     for uid, kind, subject, id, digest, path, facts in book.execute(query, (wanted,)):

@@ -47,6 +47,7 @@ class Left:
     grids: Manifest
     released: Manifest
     runs: tuple[KeptRun, ...]
+    scores: Manifest
 
     @cached_property
     def _rows(self) -> dict[str, dict[str, Row]]:
@@ -65,6 +66,12 @@ class Left:
     def current(self) -> KeptRun | None:
         return next((run for run in self.runs if run.current), None)
 
+    def verdict(self, one: KeptCheckpoint) -> str:
+        """What was said of a checkpoint; empty if its pictures are not those that were judged."""
+        drawn = any(row.data.get("checkpoint") == one.digest for row in self.grids.kept)
+        said = next((row for row in self.scores.rows if row.id == f"{one.epoch:04d}"), None)
+        return str(said.data.get("reason", "")) if drawn and said is not None else ""
+
     def by_digest(self, digest: str) -> tuple[KeptRun, KeptCheckpoint] | None:
         found = [(run, one) for run in self.runs for one in run.checkpoints if one.digest == digest]
         return min(found, key=lambda pair: not pair[0].current, default=None)
@@ -76,8 +83,8 @@ def read_left(store: Store, subject: str) -> Left:
             raise SubjectError(f"nothing was made of '{subject}' yet; run it first")
         raise subjects.unknown(store, subject)
     stages = {stage: read(store.work(subject, stage)) for stage in STAGES}
-    grids, released = read(store.work(subject, "grids")), read(store.work(subject, "publish"))
-    return Left(subject, stages, grids, released, tuple(kept_runs(read(store.work(subject, "fit")))))
+    grids, released, scores = (read(store.work(subject, stage)) for stage in ("grids", "publish", "scores"))
+    return Left(subject, stages, grids, released, tuple(kept_runs(read(store.work(subject, "fit")))), scores)
 
 
 def kept_runs(fit: Manifest) -> Iterable[KeptRun]:

@@ -21,7 +21,9 @@ _COLUMNS = (
     ("training set",),
     ("run",),
     ("checkpoint",),
-    ("sample", "grid picture", "release"),
+    ("sample", "grid picture"),
+    ("score",),
+    ("release",),
 )
 _COLOURS = {
     "photo": "#f4d6a0",
@@ -35,6 +37,7 @@ _COLOURS = {
     "checkpoint": "#e6b9e0",
     "sample": "#f2d3d3",
     "grid picture": "#f2d3d3",
+    "score": "#f2e0a8",
     "release": "#f0a8a0",
 }
 _SHOWN = {"picture", "sample", "grid picture"}

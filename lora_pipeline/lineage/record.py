@@ -33,6 +33,7 @@ from lora_pipeline.lineage.things import (
     pictures,
     releases,
     run,
+    scores,
     training_set,
 )
 from lora_pipeline.manifest import key_of, read
@@ -49,9 +50,16 @@ _FOLDERS = {
     "describe": captions,
     "encode": training_set,
     "grids": grid_pictures,
+    "scores": scores,
     "publish": releases,
 }
-_STANDING: dict[str, tuple[Kind, ...]] = {"crop": ("crop",), "conceal": ("picture",), "describe": ("caption",)}
+_STANDING: dict[str, tuple[Kind, ...]] = {
+    "crop": ("crop",),
+    "conceal": ("picture",),
+    "describe": ("caption",),
+    "grids": ("grid picture",),
+    "scores": ("score",),
+}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS things (
     uid TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, id TEXT NOT NULL, digest TEXT NOT NULL,

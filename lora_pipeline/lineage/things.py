@@ -1,5 +1,5 @@
 """What the stages leave, as things that are made of one another: photo → crop → picture → caption → example → training set → run →
-checkpoint → sample, grid picture, release.
+checkpoint → sample, grid picture → score → release.
 
 A thing is known by what it is **and** by what it was made of (`uid`): the same caption, written for a photo that was replaced since, is another
 thing, so that no checkpoint is ever said to be made of a photo that it never saw.
@@ -28,8 +28,22 @@ Kind = Literal[
     "checkpoint",
     "sample",
     "grid picture",
+    "score",
     "release",
 ]
+# Of `grade`: its table of the pictures that were judged, what the ids of those drawn begin with, and what is told of a score.
+_LOOKED_AT, _DRAWN = "looks", "drawn/"
+_SAID = {
+    "epoch",
+    "chosen",
+    "runner_up",
+    "picked",
+    "reason",
+    "vetoes",
+    "advice",
+    "identity_distance",
+    "picture_distance",
+}
 RANK: dict[str, int] = {kind: number for number, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
 
 
@@ -38,10 +52,11 @@ class Thing:
     """Something that was made, or a photo.
 
     Args:
-        kind: see above. A `picture` is a crop with strangers hidden; an `example`, a picture and its caption, encoded.
+        kind: see above. A `picture` is a crop with strangers hidden; an `example`, a picture and its caption, encoded; a `score`, what was
+            said of an epoch, and whether it is the one to release.
         subject: whose.
         id: what its stage calls it.
-        digest: SHA-256 of its file; of a caption, of its words; of a training set, of its manifest; of a run, its key.
+        digest: SHA-256 of its file; of a caption, of its words; of a training set, of its manifest; of a run, its key; of a score, of all that it says.
         parents: uids of what it was made of.
         path: of its file; None if it has none, or if that is not known here.
         key: of the row that told of it: another key is another making of the same thing.
@@ -268,13 +283,31 @@ def grid_pictures(made: Manifest, known: Known) -> Iterator[Thing]:
         yield Thing("grid picture", known.subject, row.id, file.digest, parents, made.path(row), row.key, facts)
 
 
+def scores(made: Manifest, known: Known) -> Iterator[Thing]:
+    """Of `grade`: what was said of each epoch, made of the pictures that were looked at. What is said of the base model is of no checkpoint."""
+    looked_at = [row.id.removeprefix(_DRAWN) for row in read(made.folder, _LOOKED_AT).kept if row.id.startswith(_DRAWN)]
+    pictures = [one for id in looked_at if (one := known.standing("grid picture", id)) is not None]
+    for row in made.kept:
+        epoch = int(row.id)
+        mine = [one for one in pictures if one.id.startswith(f"e{epoch:04d}/")]
+        checkpoints = {uid: None for one in mine for uid in one.parents}
+        if not checkpoints:
+            continue
+        facts = {name: value for name, value in row.data.items() if name in _SAID}
+        parents = (*checkpoints, *(one.uid for one in mine))
+        yield Thing("score", known.subject, f"epoch {epoch}", key_of(dict(row.data)), parents, key=row.key, facts=facts)
+
+
 def releases(made: Manifest, known: Known) -> Iterator[Thing]:
-    """Of `publish`: each file."""
+    """Of `publish`: each file, made of a checkpoint and of what was said for it."""
     for row in made.kept:
         of = known.of_digest(_text(row, "checkpoint"))
+        said = known.standing("score", f"epoch {row.data.get('epoch')}")
         facts: dict[str, Value] = {"epoch": row.data.get("epoch"), "precision": row.data.get("precision")}
         for role, file in row.files.items():
             parents = () if of is None else (of,)
+            if said is not None and of in said.parents:  # else it was said of another run's epoch of that number
+                parents = (*parents, said.uid)
             yield Thing("release", known.subject, role, file.digest, parents, made.folder / file.path, row.key, facts)
 
 

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from lora_pipeline.lineage.graph import Entry, Graph
 from lora_pipeline.lineage.things import RANK
 
+_FEW = 6
+"""Of more grid pictures than so many beside each other, the first is told, and how many there are."""
+
 
 def lines(graph: Graph) -> list[str]:
     """Both trees of each thing that was asked about, for a terminal. What a branch has told already is not told again."""
@@ -50,6 +53,9 @@ def label(one: Entry) -> str:
         more.append(f"{facts['epochs']} epochs, seed {facts.get('seed')}, on {facts.get('base')}")
     if one.kind == "grid picture" and "prompt" in facts:
         more.append(f"seed {facts.get('seed')}: {facts['prompt']}")
+    if one.kind == "score" and "reason" in facts:
+        by = "by a person: " if facts.get("picked") else "by the rule: " if facts.get("chosen") else ""
+        more.append(f"{by}{facts['reason']}")
     if one.kind == "release" and one.path is not None:
         more.append(one.path.name)
     return ", ".join([f"{one.kind} {one.id or '(forgotten)'}", *more])
@@ -77,11 +83,17 @@ def _nothing(one: Entry, words: str) -> str:
 def _branches(graph: Graph, uids: Sequence[str], others: Mapping[str, Sequence[str]], told: set[str]) -> list[str]:
     """The tree below some things, which are told with their digests."""
     shown: list[str] = []
-    for number, uid in enumerate(uids, start=1):
-        last = number == len(uids)
+    pictures = [uid for uid in uids if graph.entries[uid].kind == "grid picture"]
+    folded = pictures[1:] if len(pictures) > _FEW else []
+    single = [uid for uid in uids if uid not in folded]
+    told.update(folded)
+    for number, uid in enumerate(single, start=1):
+        last = number == len(single)
         one, further = graph.entries[uid], others.get(uid, ())
         again = uid in told and bool(further)
         line = f"{label(one)}  ({one.digest[:16]})" + (" …, as above" if again else "")
+        if folded and uid == pictures[0]:
+            line += f" and {len(folded)} like it"
         shown.append(f"{'└─ ' if last else '├─ '}{line}")
         if not again:
             told.add(uid)

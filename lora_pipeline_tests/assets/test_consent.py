@@ -55,7 +55,11 @@ def test_the_checks_show_the_days_that_are_left_and_stop_when_none_is(work: flow
     assert "days_left" not in consent_recorded(work).metadata
 
 
-@pytest.mark.parametrize("stage", [flow.fit, flow.forecast, flow.draw, flow.publish, flow.make_training_set])
+def redraw(work: flow.Work) -> object:
+    return flow.redraw(work, "e0001/p01/s0001")
+
+
+@pytest.mark.parametrize("stage", [flow.fit, flow.forecast, flow.draw, redraw, flow.publish, flow.make_training_set])
 def test_every_stage_from_training_on_stops_when_the_consent_has_ended(work: flow.Work, stage) -> None:
     with pytest.raises(SubjectError, match=f"ended on {YESTERDAY}"):
         stage(until(work, YESTERDAY))

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from lora_pipeline import manifest
 from lora_pipeline.manifest import Manifest, key_of
-from lora_pipeline.records import Caption, Checkpoint, Crop, Example, File, Photo, Row
+from lora_pipeline.records import Caption, Checkpoint, Crop, Example, File, Photo, Row, Score
 from lora_pipeline.store import Store, digest_file
 
 
@@ -99,8 +99,20 @@ class House:
         self._leave("fit", rows)
         return key
 
+    def judged(self, epoch: int, picked: bool = False) -> None:
+        """What was said of each epoch that was drawn, one of them chosen."""
+        rows: list[Row] = []
+        for row in manifest.read(self.work("grids")).rows:
+            number = int(row.id[1:5])
+            reason = f"epoch {number} is {'' if number == epoch else 'not '}chosen"
+            score = Score(number, 0.1 * number, 1.0, chosen=number == epoch, reason=reason, picked=picked)
+            rows.append(Row(f"{number:04d}", key_of("score", score.data()), data={**score.data(), "learned": True}))
+        self._leave("scores", rows)
+        seen = [Row(f"drawn/{row.id}", row.key) for row in manifest.read(self.work("grids")).rows]
+        manifest.write(self.work("scores"), [Row("trained/a.jpg@close", "k"), *seen], "looks")
+
     def drawn_and_released(self, epoch: int) -> Path:
-        """Grid pictures of the base and of each epoch, and a release of one: its LoRA, in half precision."""
+        """Grid pictures of the base and of each epoch, what was said of them, and a release of one: its LoRA, in half precision."""
         checkpoints = manifest.read(self.work("fit"))
         rows: list[Row] = []
         for number, digest in enumerate(["", *(row.files["lora"].digest for row in checkpoints.rows)]):
@@ -109,6 +121,7 @@ class House:
             data = {"epoch": number, "prompt": "ohwx woman", "seed": 1, "checkpoint": digest}
             rows.append(Row(id, key_of("grid", digest), data=data, files={"picture": file}))
         self._leave("grids", rows)
+        self.judged(epoch)
         checkpoint = checkpoints.rows[epoch - 1].files["lora"].digest
         lora = self.work("publish") / "ohwx.safetensors"
         lora.parent.mkdir(parents=True, exist_ok=True)

@@ -164,6 +164,15 @@ def test_an_epoch_of_the_current_run_is_made_of_its_photos(world: World) -> None
     assert told.trained_on == Checkpoint.of(manifest.read(world.work("fit")).rows[0]).trained_on
 
 
+def test_why_an_epoch_was_chosen_is_told_of_the_run_whose_pictures_were_judged(world: World, tmp_path: Path) -> None:
+    mine = World(Store(shutil.copytree(world.store.subject("anna").parents[1], tmp_path / "data")))
+    said = [Row("0001", "k", data={"reason": "epoch 1 is chosen: identity distance 0.21"})]
+    manifest.write(mine.work("scores"), said)
+    assert "judged: epoch 1 is chosen: identity distance 0.21" in photos_of(mine.store, "anna", "1").lines()
+    assert photos_of(mine.store, "anna", str(mine.lora(OLD, 1))).verdict == ""
+    assert photos_of(mine.store, "anna", "2").verdict == ""
+
+
 @pytest.mark.parametrize(
     ("asked", "run", "epoch"),
     [

@@ -38,13 +38,42 @@ def test_a_release_leads_to_its_photos_by_way_of_all_that_lies_between(house) ->
     assert ids(found, "photo") == ["a.jpg", "b.jpg"]
     assert [one.facts["faces hidden"] for one in found.of_kind("picture")] == [0, 1]
     assert {one.kind for one in found.entries.values()} == {
-        "photo", "crop", "picture", "caption", "example", "training set", "run", "checkpoint", "release",
+        "photo", "crop", "picture", "caption", "example", "training set", "run", "checkpoint", "grid picture", "score", "release",
     }  # fmt: skip
     assert ids(found, "checkpoint") == ["epoch 2"]  # of epoch 1 it is not made
     way = found.asked[0]
     for kind in ("checkpoint", "run", "training set", "example", "picture", "crop", "photo"):
         way = next(uid for uid in found.parents[way] if found.entries[uid].kind == kind)
     assert found.entries[way].id == "a.jpg"
+
+
+def test_a_release_leads_to_what_was_said_for_its_epoch_and_to_the_pictures_that_spoke(house) -> None:
+    record(house.store, "anna", began=time.time() - 5)
+    found = graph(house.store, str(house.work("publish") / "ohwx.safetensors"))
+    (said,) = found.of_kind("score")
+    assert (said.id, said.facts["chosen"], said.facts["picked"]) == ("epoch 2", True, False)
+    assert said.facts["reason"] == "epoch 2 is chosen"
+    assert {found.entries[uid].id for uid in found.parents[said.uid]} == {"epoch 2", "e0002/p01/s0001"}
+    assert (said.makings[0].stage, said.makings[0].code_version) == ("scores", "7")
+    assert said.makings[0].settings == {"scores": {"seed": 1}}
+    assert ids(graph(house.store, str(house.store.subject("anna") / "photos" / "a.jpg")), "score") == [
+        "epoch 1",
+        "epoch 2",
+    ]  # of the base model's nothing is said that hangs on a photo
+
+    # another run, which is drawn and judged, and not released yet: what is released stays with what was said of it
+    house.photos["a.jpg"] = "another photo a"
+    house.up_to_the_training_set()
+    house.trained()
+    released = (house.work("publish") / "manifest.parquet").read_bytes()
+    lora = (house.work("publish") / "ohwx.safetensors").read_bytes()
+    house.drawn_and_released(1)
+    (house.work("publish") / "manifest.parquet").write_bytes(released)
+    (house.work("publish") / "ohwx.safetensors").write_bytes(lora)
+    (house.work("publish") / "settings.json").write_text("{}")  # so that it is read again
+    record(house.store, "anna")
+    found = graph(house.store, str(house.work("publish") / "ohwx.safetensors"))
+    assert {one.facts["reason"] for one in found.of_kind("score")} == {"epoch 2 is chosen"}
 
 
 def test_a_photo_leads_to_all_that_it_went_into(house) -> None:

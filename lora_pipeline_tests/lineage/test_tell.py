@@ -33,29 +33,48 @@ def test_the_tree_of_a_release_word_for_word(house) -> None:
     assert told[1:3] == [f"  sha256 {digest_file(lora)}", f"  {lora}"]
     assert told[3].startswith("  made by publish, ")
     start = told.index(
-        "made of: 2 photos, 2 crops, 2 pictures, 2 captions, 2 examples, 1 training set, 1 run, 1 checkpoint"
+        "made of: 2 photos, 2 crops, 2 pictures, 2 captions, 2 examples, 1 training set, 1 run, 1 checkpoint, 1 grid picture, 1 score"
     )
     plain = [line.rpartition("  (")[0] for line in told[start + 1 : -2]]
-    training_set, run = plain[2].split()[-3], plain[1].split()[2]
+    training_set, run = plain[2].split()[-3], plain[1].split()[3]
     assert plain == [
-        "└─ checkpoint epoch 2",
-        f"   └─ run {run} 2 epochs, seed 1, on bundled",
-        f"      └─ training set {training_set} 2 pictures",
-        "         ├─ example a.jpg@close, seen 10× an epoch",
-        "         │  ├─ picture a.jpg@close",
-        "         │  │  └─ crop a.jpg@close",
-        "         │  │     └─ photo a.jpg",
-        "         │  └─ caption a.jpg@close, by measured: ohwx woman, <close> portrait",
-        "         │     └─ picture a.jpg@close",  # …, as above
-        "         └─ example b.jpg@close, seen 10× an epoch, 25% kept out of the loss",
-        "            ├─ picture b.jpg@close, 1 face hidden",
-        "            │  └─ crop b.jpg@close",
-        "            │     └─ photo b.jpg",
-        "            └─ caption b.jpg@close, by measured: ohwx woman, <close> portrait",
-        "               └─ picture b.jpg@close, 1 face hidden",
+        "├─ checkpoint epoch 2",
+        f"│  └─ run {run} 2 epochs, seed 1, on bundled",
+        f"│     └─ training set {training_set} 2 pictures",
+        "│        ├─ example a.jpg@close, seen 10× an epoch",
+        "│        │  ├─ picture a.jpg@close",
+        "│        │  │  └─ crop a.jpg@close",
+        "│        │  │     └─ photo a.jpg",
+        "│        │  └─ caption a.jpg@close, by measured: ohwx woman, <close> portrait",
+        "│        │     └─ picture a.jpg@close",  # …, as above
+        "│        └─ example b.jpg@close, seen 10× an epoch, 25% kept out of the loss",
+        "│           ├─ picture b.jpg@close, 1 face hidden",
+        "│           │  └─ crop b.jpg@close",
+        "│           │     └─ photo b.jpg",
+        "│           └─ caption b.jpg@close, by measured: ohwx woman, <close> portrait",
+        "│              └─ picture b.jpg@close, 1 face hidden",
+        "└─ score epoch 2, by the rule: epoch 2 is chosen",
+        "   ├─ checkpoint epoch 2",
+        "   └─ grid picture e0002/p01/s0001, seed 1: ohwx woman",
+        "      └─ checkpoint epoch 2",
     ]
-    assert [line.endswith("…, as above") for line in told].count(True) == 2
+    assert [line.endswith("…, as above") for line in told].count(True) == 4
     assert told[-1] == "went into: nothing"
+
+
+def test_a_person_s_pick_is_told_as_theirs_and_many_pictures_in_one_line(house) -> None:
+    house.judged(2, picked=True)
+    grids = manifest.read(house.work("grids")).rows
+    more = [replace(row, id=row.id.replace("s0001", f"s{seed:04d}")) for row in grids for seed in range(2, 9)]
+    manifest.write(house.work("grids"), [*grids, *more])
+    manifest.write(house.work("scores"), [Row(f"drawn/{row.id}", row.key) for row in [*grids, *more]], "looks")
+    record(house.store, "anna")
+    told = lines(graph(house.store, str(house.work("publish") / "ohwx.safetensors")))
+    assert any("score epoch 2, by a person: epoch 2 is chosen" in line for line in told)
+    (pictures,) = [line for line in told if "grid picture " in line and "made of" not in line]
+    assert pictures.lstrip(" ├└─").startswith("grid picture e0002/p01/s0001, seed 1: ")
+    assert pictures.endswith(") and 7 like it")
+    assert any(line.endswith("1 checkpoint, 8 grid pictures, 1 score") for line in told)
 
 
 class Shape(HTMLParser):

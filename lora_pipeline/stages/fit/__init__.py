@@ -4,7 +4,7 @@ Training is a generator of step reports (`trainer.py`), of one process or of sev
 read it (`run.py`), in a process of its own (`process.py`).
 """
 
-from lora_pipeline.stages.fit.again import missing, train_again
+from lora_pipeline.stages.fit.again import missing, set_up_again, train_again
 from lora_pipeline.stages.fit.fit import CODE_VERSION, OnEpoch, as_trained, fit, run_key, to_nobody
 from lora_pipeline.stages.fit.forecast import FORECAST, Compared, Forecast, compare, forecast, objections
 from lora_pipeline.stages.fit.held_out import held_out, without_held_out
@@ -35,6 +35,7 @@ __all__ = [
     "objections",
     "plot_losses",
     "run_key",
+    "set_up_again",
     "to_nobody",
     "total_steps",
     "train_again",

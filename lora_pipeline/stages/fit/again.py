@@ -1,17 +1,39 @@
 """A finished run, trained again in another folder: the same job, from its first step."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.manifest import write
+from lora_pipeline.manifest import Manifest, write
 from lora_pipeline.progress import Progress, silent
+from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit.held_out import balanced_again
 from lora_pipeline.stages.fit.job import Job
 from lora_pipeline.stages.fit.order import total_steps
 from lora_pipeline.stages.fit.process import in_own_process
 from lora_pipeline.stages.fit.reports import StepReport
 from lora_pipeline.store import digest_file
+
+
+def set_up_again(key: str, told: Mapping[str, Any], trained_on: str, learnt: Manifest, run: Path) -> Job:
+    """A job whose own folder is gone, set up in another from what was written down elsewhere.
+
+    Whether it is the same run, its key says: see `fit.run_key`.
+
+    Args:
+        key, trained_on: as in `Job`.
+        told: `settings` and `base`, as a `job.json` has them.
+        learnt: of the training set as it stands, the rows that were trained on.
+        run: an empty folder.
+    """
+    settings = FitSettings.model_validate(told["settings"])
+    if settings.held_out_share:
+        learnt = replace(learnt, rows=balanced_again(learnt.rows))
+    write(run, learnt.rows, "trained_on")
+    return Job(key, run, learnt.folder, trained_on, settings, BaseSettings.model_validate(told["base"]), prompt="")
 
 
 def missing(job: Job) -> list[str]:

@@ -35,10 +35,11 @@ def without_held_out(training_set: Manifest, settings: FitSettings) -> Manifest:
         row.with_data(**{_MARK: True}).but("dropped", REASON) if row.state == "kept" and _photo(row) in aside else row
         for row in training_set.rows
     )
-    return replace(training_set, rows=_balanced(rows))
+    return replace(training_set, rows=balanced_again(rows))
 
 
-def _balanced(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def balanced_again(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Rows of a training set of which some are no longer kept, their regularisation pictures seen as often as what is left of the subject."""
     kept = [(row.id, Example.of(row)) for row in rows if row.state == "kept"]
     looks = sum(example.repeats for _, example in kept if not example.regularisation)
     room = balanced([id for id, example in kept if example.regularisation], looks)

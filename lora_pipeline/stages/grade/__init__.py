@@ -11,14 +11,14 @@ from lora_pipeline.stages.grade.by_llm import TABLE as LLM_PROMPTS
 from lora_pipeline.stages.grade.by_llm import llm_prompts
 from lora_pipeline.stages.grade.draw import CODE_VERSION, Draw, Drawn, Wanted, draw_grids
 from lora_pipeline.stages.grade.grid import make_grid, make_prompt_grids
-from lora_pipeline.stages.grade.likeness import MEDIAN
+from lora_pipeline.stages.grade.likeness import MEDIAN, cosines
 from lora_pipeline.stages.grade.looks import look
 from lora_pipeline.stages.grade.page import make_page
 from lora_pipeline.stages.grade.plot import make_chart
 from lora_pipeline.stages.grade.prompts import Prompts, prompts_of, read_prompts, varied
 from lora_pipeline.stages.grade.redraw import Redrawn, read_told, redraw
 from lora_pipeline.stages.grade.score import score
-from lora_pipeline.stages.grade.see import TRAINED, Embedder, Judge, ReadFaces
+from lora_pipeline.stages.grade.see import TRAINED, Embedder, Judge, ReadFaces, embedded
 from lora_pipeline.stages.grade.strength import TABLE as STRENGTHS
 from lora_pipeline.stages.grade.strength import Strength, recommend_strength, recommended, sweep
 
@@ -37,7 +37,9 @@ __all__ = [
     "Redrawn",
     "Strength",
     "Wanted",
+    "cosines",
     "draw_grids",
+    "embedded",
     "llm_prompts",
     "look",
     "make_chart",

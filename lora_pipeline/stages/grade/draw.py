@@ -1,7 +1,7 @@
 """Validation pictures: the base model and every checkpoint draw the same prompts from the same seeds."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -99,6 +99,7 @@ def draw_grids(
     prompts: Sequence[str],
     draw: Draw | None = None,
     progress: Progress = silent,
+    others: Collection[str] = (),
 ) -> Outcome:
     """Bring the validation pictures up to date, drawing only those that are not there.
 
@@ -118,6 +119,7 @@ def draw_grids(
         prompts: filled in with the trigger and class word.
         draw: None is the base's own pipeline, opened when the first picture is drawn.
         progress: told after each picture.
+        others: those of the prompts that are judged for drift alone, and so are drawn at strength 1 alone.
 
     Raises:
         PipelineError: there are no checkpoints.
@@ -135,6 +137,8 @@ def draw_grids(
         for strength in dict.fromkeys(settings.strengths) if lora else (0.0,):
             at = "" if strength in {0.0, 1.0} else f"@{strength:g}"
             for number, prompt in enumerate(prompts, start=1):
+                if at and prompt in others:
+                    continue
                 for seed in dict.fromkeys(settings.seeds):
                     id = f"e{epoch:04d}/p{number:02d}/s{seed:04d}{at}"
                     drawn = Drawn(

@@ -1,6 +1,7 @@
 """The labelled pictures: of all prompts, a row an epoch and a column a prompt; of each prompt, a column an epoch and a row a strength and seed."""
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
-from lora_pipeline.pictures import open_upright, save
+from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, Row, Score
 from lora_pipeline.stages.grade.draw import Drawn
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+TOLD = "lora_pipeline.cells"  # the PNG's text that says how each of its pictures was drawn
 PICTURE_SIDE_PX = 256  # of one picture in grid.png; all of it is in `pictures/`
 LONGEST_SIDE_PX = 8192  # of grid.png
 SEEDS_SHOWN = 2  # the others are in `by_prompt/` and on the page
@@ -66,7 +68,7 @@ def make_grid(
     told = [[line.title, list(line.under), line.chosen] for line in table.lines]
 
     def make(table: _Table, folder: Path) -> Made:
-        save(_full(table), folder / "grid.png")
+        _save(_full(table), _as_trained(grids), folder / "grid.png")
         with whole(folder / "grid_small.jpg") as aside:
             aside.write_bytes(_small(table))
         return Made(
@@ -96,16 +98,16 @@ def make_prompt_grids(grids: Manifest, folder: Path, progress: Progress = silent
             role `picture`.
         progress: told after each.
     """
-    items: list[Item[tuple[str, _Table]]] = []
+    items: list[Item[tuple[str, _Table, list[Row]]]] = []
     for prompt in prompts_in(grids):
         rows = [row for row in grids.rows if row.id.split("/")[1] == prompt]
         table = _prompt_table(grids, rows)
         seen = [[row.id, row.files["picture"].digest if row.files else ""] for row in rows]
-        items.append(Item(prompt, [seen, list(table.headings), table.title, table.under], (prompt, table)))
+        items.append(Item(prompt, [seen, list(table.headings), table.title, table.under], (prompt, table, rows)))
 
-    def make(one: tuple[str, _Table], folder: Path) -> Made:
-        prompt, table = one
-        save(_full(table), folder / f"by_prompt/{prompt}.png")
+    def make(one: tuple[str, _Table, list[Row]], folder: Path) -> Made:
+        prompt, table, rows = one
+        _save(_full(table), rows, folder / f"by_prompt/{prompt}.png")
         return Made({"prompt": table.title}, {"picture": f"by_prompt/{prompt}.png"})
 
     return refresh(
@@ -120,6 +122,17 @@ def make_prompt_grids(grids: Manifest, folder: Path, progress: Progress = silent
     )
 
 
+def _save(picture: "Image", rows: Sequence[Row], path: Path) -> None:
+    """Write a PNG that says of each picture in it, by its id, all that it takes to draw it again: the words in the picture are cut where they are long."""
+    from PIL.PngImagePlugin import PngInfo
+
+    told = PngInfo()
+    cells = {row.id: dict(row.data) for row in rows if row.state == "kept"}
+    told.add_itxt(TOLD, json.dumps(cells, ensure_ascii=False, sort_keys=True))
+    with whole(path) as aside:
+        picture.save(aside, pnginfo=told)
+
+
 def _prompt_table(grids: Manifest, rows: Sequence[Row]) -> _Table:
     paths = {row.id: grids.path(row) for row in rows if row.state == "kept"}
     drawn = next((Drawn.of(row) for row in rows if row.state == "kept"), None)
@@ -131,7 +144,7 @@ def _prompt_table(grids: Manifest, rows: Sequence[Row]) -> _Table:
         # the base model has no strengths: its picture of that seed stands beside each of them
         cells = [(paths.get(f"e{epoch:04d}/{prompt}/{end if epoch else seed}"),) for epoch in epochs]
         lines.append(_Line(f"strength {_strength(end):g}", (f"seed {int(seed[1:])}",), tuple(cells)))
-    headings = tuple(f"epoch {epoch}" if epoch else "base model" for epoch in epochs)
+    headings = tuple(f"epoch {epoch}" if epoch else "base model (strength 0)" for epoch in epochs)
     title, under = ("", "") if drawn is None else (drawn.prompt, _how_told(drawn))
     return _Table(headings, tuple(lines), _side_px(list(paths.values())), title, under)
 

@@ -19,8 +19,11 @@ Middle = Callable[..., Any]
 def interval(values: Sequence[float], middle: Middle = np.median) -> tuple[float, float] | None:
     """The percentile interval that holds 95 % of the middles of 1000 sets, drawn with replacement from the values, always the same.
 
-    A value is that of one picture, a prompt from a seed. Drawing among all of them counts what differs between prompts as chance, too: the
-    interval is wide rather than narrow. None under two values.
+    A value is that of one picture, a prompt from a seed. Drawing whole seeds, all prompts of one together (a cluster bootstrap), would ask
+    how much hangs on the seeds alone; but with two seeds there are only three such sets, and their interval is the span between the two, which holds
+    the truth half of the time: with few clusters it promises too much (Cameron, Gelbach and Miller 2008). Drawing among all
+    pictures counts what differs between prompts as chance, too: that is wide rather than narrow, unless a seed moves the
+    pictures of all its prompts the same way. None under two values.
     """
     if len(values) < 2:
         return None

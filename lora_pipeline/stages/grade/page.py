@@ -28,7 +28,13 @@ _HOW = {  # what stands beside a large picture, in these words
 
 
 def make_page(
-    grids: Manifest, checkpoints: Manifest, name: str, title: str, curve: Path | None, scores: Manifest | None = None
+    grids: Manifest,
+    checkpoints: Manifest,
+    name: str,
+    title: str,
+    curve: Path | None,
+    scores: Manifest | None = None,
+    chart: Path | None = None,
 ) -> Outcome:
     """Write `index.html` beside the pictures: prompts down, epochs across, the base model first, a slider for strengths if there are several.
 
@@ -41,12 +47,18 @@ def make_page(
         title: of the page.
         curve: picture of the losses, if there is one.
         scores: as `score` made it: every field is shown. None keeps those that the page shows, as long as the pictures are the same.
+        chart: picture of the scores, if there is one.
     """
     folder = grids.folder
     if scores is None and (shown := _shown(grids)) is not None:
         return Outcome(shown, Report(reused=1))
-    path = "" if curve is None or not curve.exists() else Path(os.path.relpath(curve, folder)).as_posix()
-    data = _data(grids, checkpoints, scores) | {"name": name, "title": title, "curve": path}
+    above = {"each epoch's distance to the subject": chart, "the loss of each step and each epoch's mean": curve}
+    curves = [
+        {"path": Path(os.path.relpath(file, folder)).as_posix(), "words": words}
+        for words, file in above.items()
+        if file is not None and file.exists()
+    ]
+    data = _data(grids, checkpoints, scores) | {"name": name, "title": title, "curves": curves}
 
     def make(data: dict[str, Any], folder: Path) -> Made:
         text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # so that no prompt ends the script

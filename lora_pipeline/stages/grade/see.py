@@ -1,13 +1,13 @@
 """Looking at pictures, each once: what was seen is remembered in tables beside the scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from lora_pipeline.manifest import Item, Made, Manifest, refresh
+from lora_pipeline.manifest import Item, Made, Manifest, read, refresh
 from lora_pipeline.models.faces import SeenFaces
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
@@ -111,15 +111,15 @@ def see(
     every = {**drawn, **trained}
     tables = _Tables(folder, progress)
     glances = tables.of(LOOKS, every, [], lambda one: asdict(glance(one.opened)), GLANCE_VERSION)
-    read = eyes.faces
+    reader = eyes.faces
     faces = (
-        tables.of(EMBEDDED, drawn, [eyes.faces_identity], lambda one: _faces(read(one.opened)), FACES_VERSION)
-        if read
+        tables.of(EMBEDDED, drawn, [eyes.faces_identity], lambda one: _faces(reader(one.opened)), FACES_VERSION)
+        if reader
         else {}
     )
     vectors = {
         name: tables.of(
-            "".join(sign for sign in name.lower() if sign.isalnum()),
+            _table_of(name),
             every,
             [embedder.identity],
             lambda one, embedder=embedder: {"vector": list(embedder.embed(one.opened))},
@@ -152,6 +152,17 @@ def see(
 
     pictures = {row.id: seen(id, drawn[id]) if (id := f"{DRAWN}{row.id}") in drawn else Seen() for row in rows}
     return pictures, [seen(id, one) for id, one in trained.items()]
+
+
+def embedded(folder: Path, embedder: str, pictures: Collection[str]) -> list[Vector]:
+    """What an embedder saw in training pictures of these ids, as `see` has remembered it."""
+    wanted = {f"{TRAINED}{id}" for id in pictures}
+    rows = [row for row in read(folder, _table_of(embedder)).kept if row.id in wanted]
+    return [vector for row in rows if (vector := _vector(row.data.get("vector")))]
+
+
+def _table_of(embedder: str) -> str:
+    return "".join(sign for sign in embedder.lower() if sign.isalnum())
 
 
 @dataclass(frozen=True)

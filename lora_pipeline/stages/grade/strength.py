@@ -19,7 +19,7 @@ TABLE = "strength"
 MEASURED = "by_strength"
 
 Distance = Callable[["Image"], "float | None"]
-"""How far the face in a picture is from the subject's; None where no face is found."""
+"""How far a picture is from the subject: of a person its face from theirs, None where no face is found."""
 
 FACES_SHARE = 0.8
 """A strength that shows faces less often than this share of the most is not recommended, however near those few are."""
@@ -36,8 +36,8 @@ class Strength(Record):
 
     Args:
         strength: of the LoRA; 0 is the base model.
-        identity_distance: mean over its pictures with a face; None if no picture has one.
-        faces_found: share of its pictures in which a face was found, 0 to 1.
+        identity_distance: mean over its pictures with a face, None if no picture has one; of a thing, the distance by an embedder.
+        faces_found: share of its pictures in which a face was found, 0 to 1; of a thing, 1.
         recommended: whether it is the one to use.
         reason: why, of the recommended one alone.
     """
@@ -50,7 +50,7 @@ class Strength(Record):
 
 
 def recommend_strength(
-    distances: Mapping[float, Sequence[float | None]], tolerance: float = TOLERANCE
+    distances: Mapping[float, Sequence[float | None]], tolerance: float = TOLERANCE, by: str = ""
 ) -> tuple[Strength, ...]:
     """Recommend the least strength that is as near to the subject as any.
 
@@ -61,6 +61,7 @@ def recommend_strength(
     Args:
         distances: by strength, one a picture, None where no face was found; that of strength 0 is the base model's.
         tolerance: in the unit of the distance.
+        by: the embedder whose distance it is; empty for that of faces.
 
     Returns:
         One a strength, in order.
@@ -80,11 +81,12 @@ def recommend_strength(
         return tuple(told)
     nearest = min(good, key=lambda strength: (good[strength], strength))
     best = next(strength for strength in good if good[strength] <= good[nearest] + tolerance + _ROUNDING)
-    what = f"at strength {best:g} the identity distance is {good[best]:.2f} ({'base model: no face' if base is None else f'base model {base:.2f}'})"
+    name = f"distance by {by}" if by else "identity distance"
+    what = f"at strength {best:g} the {name} is {good[best]:.2f} ({'base model: no face' if base is None else f'base model {base:.2f}'})"
     if best != nearest:
         why = f"{what}; {nearest:g} is nearer by only {good[best] - good[nearest]:.3f}, and the weaker a LoRA is, the freer the prompt"
     else:
-        why = f"{what}; no other strength that shows faces as often is as near"
+        why = f"{what}; no other strength {'' if by else 'that shows faces as often '}is as near"
     return tuple(
         Strength(
             one.strength, one.identity_distance, one.faces_found, one.strength == best, why * (one.strength == best)
@@ -108,6 +110,7 @@ def sweep(
     measured_by: Sequence[Value],
     tolerance: float = TOLERANCE,
     progress: Progress = silent,
+    by: str = "",
 ) -> Outcome:
     """Measure an epoch's pictures at every strength, and the base model's, and recommend a strength.
 
@@ -119,7 +122,7 @@ def sweep(
         prompts: those that show the subject, filled in; pictures of others are left out.
         distance: of a picture.
         measured_by: digests or names of all that `distance` depends on.
-        tolerance: see `recommend_strength`.
+        tolerance, by: see `recommend_strength`.
         progress: told after each picture.
     """
     asked = {row.id.split("/")[1] for row in grids.kept if row.data["prompt"] in prompts}
@@ -145,7 +148,7 @@ def sweep(
     for row in rows:
         value = seen.get(row.id)
         distances.setdefault(_strength(row), []).append(value if isinstance(value, float) else None)
-    told = recommend_strength(distances, tolerance)
+    told = recommend_strength(distances, tolerance, by)
     verdicts = [Item(f"{one.strength:g}", [one.data()], one) for one in told]
     return refresh(
         folder, verdicts, lambda one, _: Made(one.data()), settings=None, code_version=CODE_VERSION, name=TABLE, what="recommend a strength"

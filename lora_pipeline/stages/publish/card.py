@@ -121,11 +121,13 @@ class Shown:
     Args:
         file: its path beside the card.
         prompt, seed: with which it was drawn.
+        how: the rest of what it was drawn with, in words.
     """
 
     file: str
     prompt: str
     seed: int
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -267,11 +269,12 @@ def _what(card: CardFacts, base: BaseFacts, chosen: Chosen) -> str:
         if chosen.learned is False
         else ""
     )
+    by = "picked by a person" if _chosen(chosen).picked else "chosen by measurement"
     recalled = f"\n**This LoRA is {card.recalled}. Do not use it, and remove every copy.**\n" if card.recalled else ""
     return f"""# {card.trigger}
 {recalled}
 A LoRA (a small addition to an image model) of {whole}, `{card.name}`, for the base model `{base.model}` ({base.family}).
-It was trained on {photos}; this is epoch {chosen.checkpoint.epoch} of {max(score.epoch for score in chosen.scores)}, chosen by measurement.
+It was trained on {photos}; this is epoch {chosen.checkpoint.epoch} of {max(score.epoch for score in chosen.scores)}, {by}.
 The words **`{card.trigger} {card.class_word}`** in a prompt call it up.
 {warning}"""
 
@@ -284,8 +287,9 @@ def _pictures(card: CardFacts, pictures: Sequence[Shown]) -> list[str]:
     if not pictures:
         return []
     shown = "\n\n".join(f"![{one.prompt}]({one.file})\n*{one.prompt}*, seed {one.seed}" for one in pictures)
+    how = "".join(f" {_sentence(told)}" for told in dict.fromkeys(one.how for one in pictures) if told)
     return [
-        f"## Pictures\n\nDrawn by this epoch, none of them picked by hand: of each prompt the first seed.\n\n{shown}\n"
+        f"## Pictures\n\nDrawn by this epoch, none of them picked by hand: of each prompt the first seed.{how}\n\n{shown}\n"
     ]
 
 

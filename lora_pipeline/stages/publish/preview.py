@@ -19,7 +19,8 @@ def write_preview(picture: Path, lora: str, folder: Path) -> str:
 def write_info(card: CardFacts, base: BaseFacts, lora: str, folder: Path) -> str:
     """`<lora>.json`, which AUTOMATIC1111 and Forge read as a LoRA's user metadata: what to write in a prompt, how strong, and what to mind.
 
-    Without a `preferred weight` they take their own default.
+    Without a `preferred weight` they take their own default. There is no `<lora>.civitai.info`: that is what civitai answers of a model that it
+    has, by its numbers there, and what else stands in it (`trainedWords`) is the `activation text` here.
     """
     name = f"{Path(lora).stem}.json"
     tree: dict[str, str | float] = {

@@ -15,7 +15,7 @@ from lora_pipeline.families import family
 from lora_pipeline.families.lora_file import ADAPTER, alpha_in, lycoris_kind, read_metadata, write_lora
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Checkpoint, Score
+from lora_pipeline.records import Checkpoint, Row, Score
 from lora_pipeline.settings import BaseSettings, PublishSettings
 from lora_pipeline.stages.publish.card import (
     BaseFacts,
@@ -149,9 +149,18 @@ def _shown(grids: Manifest, checkpoint: str) -> tuple[tuple[Path, Shown], ...]:
             and prompt not in first
             and len(first) < MOST_PICTURES
         ):
-            shown = Shown(f"{IMAGES}/{len(first) + 1:02d}.png", prompt, int(str(row.data["seed"])))
+            shown = Shown(f"{IMAGES}/{len(first) + 1:02d}.png", prompt, int(str(row.data["seed"])), _how(row))
             first[prompt] = (grids.path(row), shown)
     return tuple(first.values())
+
+
+def _how(row: Row) -> str:
+    """What a picture was drawn with besides its prompt and seed; empty of one of before that was recorded. The PNG itself says it too."""
+    told = row.data
+    if not told.get("sampling_steps"):
+        return ""
+    away = f"negative prompt “{told['negative_prompt']}”" if told.get("negative_prompt") else "no negative prompt"
+    return f"{told['sampling_steps']} steps, guidance {float(str(told['guidance_scale'])):g}, {told['size_px']} px, scheduler {told['scheduler']}, {away}"
 
 
 def _make(job: _Job, folder: Path) -> Made:

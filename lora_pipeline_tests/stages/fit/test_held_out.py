@@ -10,8 +10,8 @@ from lora_pipeline.families import NoiseSchedule
 from lora_pipeline.families.lora_file import read_metadata
 from lora_pipeline.manifest import Manifest, write
 from lora_pipeline.records import Example, File, Row
-from lora_pipeline.settings import FitSettings
-from lora_pipeline.stages.fit import held_out, held_out_losses, total_steps, without_held_out
+from lora_pipeline.settings import BaseSettings, FitSettings
+from lora_pipeline.stages.fit import held_out, held_out_losses, set_up_again, total_steps, without_held_out
 from lora_pipeline.stages.fit.fit import _job
 from lora_pipeline.stages.fit.job import Job, epochs_in
 from lora_pipeline.stages.fit.noise import held_out_draws
@@ -78,6 +78,23 @@ def test_regularisation_pictures_are_no_more_than_half_of_what_is_left(training_
     left_out = [row.reason for row in split.rows if row.state == "dropped" and not row.data.get("held_out")]
     assert left_out == ["there are more regularisation pictures than the subject is seen in an epoch"] * 3
     assert len(held_out(split).kept) == 2
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_what_was_learnt_is_set_up_again_from_the_names_of_its_examples(training_set, tmp_path, looks):
+    rows = [row.with_data(repeats=looks) for row in (example(f"p{n}", digest=str(n)) for n in range(4))]
+    others = [example(f"generated/{n}", "whole") for n in range(5)]
+    rows += [row.with_data(repeats=2, regularisation=True) for row in others]
+    whole = replace(training_set, rows=tuple(rows))
+    settings = FitSettings(held_out_share=0.5)
+    split = without_held_out(whole, settings)
+    names = {row.id for row in split.kept}
+    told = {"settings": settings.model_dump(mode="json"), "base": BaseSettings().model_dump(mode="json")}
+    found = replace(whole, rows=tuple(row for row in whole.rows if row.id in names))
+    job = set_up_again("key", told, "digest", found, tmp_path / "run")
+    assert (job.settings, job.base, job.trained_on) == (settings, BaseSettings(), "digest")
+    again, then = ({row.id: row.data["repeats"] for row in made.kept} for made in (job.examples, split))
+    assert again == then
 
 
 def test_a_photo_alone_is_not_kept_aside(training_set):

@@ -150,6 +150,20 @@ def test_strengths_are_drawn_one_after_the_other_and_the_base_once(checkpoints, 
     assert list(reds.values()) == [200, 150, 100]
 
 
+def test_pictures_of_others_are_drawn_as_trained_alone(checkpoints, painter, base, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"strengths": (1.0, 0.5)})
+    made = draw_grids(
+        checkpoints([100]), tmp_path / "grids", settings, base, PROMPTS, painter, others={PROMPTS[1]}
+    ).manifest
+    strong = {row.id.split("/")[1] for row in made.rows if "@" in row.id}
+    assert strong == {"p01"}
+    assert [row.id for row in made.rows if "/p02/" in row.id and "/s0001" in row.id] == [
+        "e0000/p02/s0001",
+        "e0001/p02/s0001",
+    ]
+    assert {one.prompt for _, wanted in painter.calls for one in wanted if one.strength == 0.5} == {PROMPTS[0]}
+
+
 def test_a_run_that_is_stopped_in_the_midst_goes_on_where_it_was(checkpoints, painter, base, tmp_path: Path) -> None:
     class Stopped(BaseException):
         pass

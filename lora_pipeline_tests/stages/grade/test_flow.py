@@ -4,12 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lora_pipeline import flow, manifest, subject
 from lora_pipeline.assets.grade import _by_llm
 from lora_pipeline.errors import PipelineError, SettingsError
-from lora_pipeline.records import Checkpoint, File, Row
-from lora_pipeline.settings import BaseSettings
+from lora_pipeline.pictures import save
+from lora_pipeline.records import Checkpoint, File, Row, Score
+from lora_pipeline.settings import BaseSettings, Settings
+from lora_pipeline.stages.grade import STRENGTHS, Strength, draw_grids
 from lora_pipeline.store import Store, digest_file
 from lora_pipeline.subject import Subject
 
@@ -67,6 +70,8 @@ def test_a_lists_own_negative_prompt_is_drawn_away_from(work, tmp_path: Path) ->
     assert len(rows) == 2 * 20
     assert all("extra fingers" in row.data["negative_prompt"] for row in rows)
     assert rows[0].data["prompt"].startswith("studio portrait of ohwx woman, facing the camera")
+    assert flow._as_used(portraits).grade.negative_prompt == rows[0].data["negative_prompt"]  # as the card tells it
+    assert flow._as_used(work) == work.settings
 
 
 def test_prompts_by_a_language_model_are_drawn_and_nobody_is_asked_twice(work, chat, tmp_path: Path) -> None:
@@ -117,7 +122,7 @@ def test_a_picture_is_drawn_again_by_its_id_or_by_a_copy_of_its_file(work, tmp_p
 
 
 def test_what_comes_out_otherwise_is_kept_to_be_looked_at(work, tmp_path: Path) -> None:
-    from PIL import Image, PngImagePlugin
+    from PIL import PngImagePlugin
 
     grids = work.made("grids")
     with Image.open(grids.path(grids.row("e0000/p01/s0001"))) as picture:
@@ -137,3 +142,45 @@ def test_what_is_not_there_is_told(work, tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(PipelineError, match="is in no run of ann any more"):
         flow.redraw(lost, "e0001/p01/s0001")
+
+
+@pytest.fixture
+def dino(tmp_path: Path) -> Path:
+    """DINOv2's real class at no size."""
+    import torch
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    small = {"height": 28, "width": 28}
+    BitImageProcessor(size={"shortest_edge": 28}, crop_size=small).save_pretrained(tmp_path / "dino")
+    return tmp_path / "dino"
+
+
+@pytest.mark.slow
+def test_strengths_of_a_pet_are_measured_by_what_its_epochs_are(
+    dino: Path, checkpoints, painter, base, tmp_path: Path
+) -> None:
+    rex = Subject(
+        name="rex", kind="pet", photos=tmp_path, trigger="zx1", class_word="dog", recipe="sd15_pet", consent=None
+    )
+    grade = {"dino_model": str(dino), "strengths": (0.5, 1), "size_px": 64, "sampling_steps": 1, "max_copies": 1.0}
+    made = flow.Work(Store(tmp_path / "data"), rex, Settings().changed({"grade": grade}, "test"))
+    checkpoints([40])
+    shutil.copytree(tmp_path / "fit", made.folder("fit"))
+    prompts = ["a photo of zx1 dog", "zx1 dog on a beach"]
+    grids = draw_grids(made.made("fit"), made.folder("grids"), made.settings.grade, base, prompts, painter).manifest
+    picture = made.folder("conceal") / "a.png"
+    save(Image.new("RGB", (64, 64), (30, 90, 160)), picture)
+    row = Row("a.jpg", "k", data={"photo": "a.jpg"}, files={"picture": File("a.png", digest_file(picture))})
+    manifest.write(made.folder("conceal"), [row])
+    base_model, epoch = (Score.of(row) for row in flow.score(made).manifest.rows)
+    told = {one.strength: one for one in map(Strength.of, manifest.read(made.folder("scores"), STRENGTHS).rows)}
+    assert told.keys() == {0, 0.5, 1}
+    assert told[0].identity_distance == pytest.approx(base_model.picture_distance, abs=1e-4)
+    assert told[1].identity_distance == pytest.approx(epoch.picture_distance, abs=1e-4)
+    assert len({one.identity_distance for one in told.values()}) == 3
+    assert {one.faces_found for one in told.values()} == {1.0}
+    assert len(grids.kept) == 2 * 2 * 3

@@ -1,5 +1,6 @@
 """A grid a prompt: where each picture stands, by its colour."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,18 @@ def test_epochs_stand_across_and_strengths_and_seeds_down(grids, checkpoints, tm
     assert lines == sorted(set(lines))
     assert [at[red, seed][1] for red, seed in ((120, 1), (120, 2), (40, 1), (40, 2))] == lines
     assert at[200, 1][1] == lines[0]
+
+
+def test_a_grid_says_of_each_picture_how_to_draw_it_again(grids, checkpoints, tmp_path: Path) -> None:
+    drawn = grids([100, 40])
+    of_all = make_grid(drawn, checkpoints([100, 40]), tmp_path / "all").manifest
+    of_each = make_prompt_grids(drawn, tmp_path / "each").manifest
+    told = {row.id: dict(row.data) for row in drawn.rows}
+    with Image.open(of_all.path(of_all.rows[0])) as picture:
+        assert json.loads(picture.text["lora_pipeline.cells"]) == {id: told[id] for id in told if "@" not in id}
+    for row in of_each.rows:
+        with Image.open(of_each.path(row)) as picture:
+            assert json.loads(picture.text["lora_pipeline.cells"]) == {id: told[id] for id in told if row.id in id}
 
 
 def test_a_prompts_grid_is_made_anew_where_its_pictures_changed(

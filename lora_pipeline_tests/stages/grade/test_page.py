@@ -55,7 +55,7 @@ def test_the_page_names_every_picture_from_where_it_lies(grids, checkpoints, cur
     assert set(data["pictures"]) == {row.id for row in made.rows}
     paths = {id: one["path"] for id, one in data["pictures"].items() if "path" in one}
     assert len(paths) == 4 + 12
-    assert all((page.parent / path).is_file() for path in [*paths.values(), data["curve"]])
+    assert all((page.parent / path).is_file() for path in [*paths.values(), data["curves"][0]["path"]])
     assert "not finite" in data["pictures"]["e0002/p01/s0001"]["why"]
     assert data["hows"][0]["negative prompt"] == "hats"
     assert data["epochs"][1]["lora"] == checkpoints([100, 255]).row("0001").files["lora"].digest
@@ -70,8 +70,12 @@ def test_scores_come_onto_it_and_stay_as_long_as_the_pictures_do(
     make_page(made, checkpoints([100, 40]), "ann", "Ann", curve)
     assert data_of(page)["scores"] == []
     scores = judged(made, [100, 40])
-    make_page(made, checkpoints([100, 40]), "ann", "Ann", curve, scores)
+    chart = scores.folder / "chart.png"
+    chart.write_bytes(curve.read_bytes())
+    how = (made, checkpoints([100, 40]), "ann", "Ann", curve, scores, chart)
+    make_page(*how)
     data = data_of(page)
+    assert [(page.parent / one["path"]).resolve() for one in data["curves"]] == [chart, curve]
     assert {"identity distance", "faces found", "reason", "learned"} <= set(
         data["scores"]
     )  # all there is, by its own name
@@ -81,7 +85,7 @@ def test_scores_come_onto_it_and_stay_as_long_as_the_pictures_do(
     assert (
         make_page(made, checkpoints([100, 40]), "ann", "Ann", curve).report.computed == 0
     )  # drawing again found all there
-    assert make_page(made, checkpoints([100, 40]), "ann", "Ann", curve, scores).report.computed == 0
+    assert make_page(*how).report.computed == 0
     assert page.read_bytes() == before
     with manifest.planning():
         make_page(made, checkpoints([100, 40]), "ann", "Ann", curve)
@@ -131,7 +135,7 @@ def test_any_field_of_a_score_is_told(grids, checkpoints, tmp_path: Path) -> Non
     }
     assert data["epochs"][1]["chosen"] is True
     assert data["epochs"][0]["scores"] == {}
-    assert data["curve"] == ""
+    assert data["curves"] == []
 
 
 @pytest.mark.slow

@@ -37,6 +37,14 @@ def test_the_least_strength_that_is_as_near_as_any_is_recommended(distances, bes
     assert "".join(one.reason for one in told).count(why)
 
 
+def test_of_a_thing_the_reason_names_the_embedder_and_no_face() -> None:
+    told = recommend_strength({0: [0.6], 0.5: [0.4], 1: [0.2]}, 0.02, "DINOv2")
+    assert (
+        told[-1].reason
+        == "at strength 1 the distance by DINOv2 is 0.20 (base model 0.60); no other strength is as near"
+    )
+
+
 def red_from(subject: float, seen: list | None = None):
     """A `Distance`: of the painter's red from the subject's; red 0 is no face."""
 

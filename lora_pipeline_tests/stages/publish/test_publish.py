@@ -69,9 +69,18 @@ def checkpoints(loras: Path, tmp_path: Path) -> Manifest:
     return manifest.write(tmp_path / "fit", rows)
 
 
-def judged(folder: Path, chosen: int | None = 2, learned: bool | None = True) -> Manifest:
+def judged(folder: Path, chosen: int | None = 2, learned: bool | None = True, picked: bool = False) -> Manifest:
     scores = [
-        Score(epoch, 0.5 - epoch / 10, 1.0, None, epoch == chosen, f"the reason of {epoch}") for epoch in (0, 1, 2)
+        Score(
+            epoch,
+            0.5 - epoch / 10,
+            1.0,
+            None,
+            epoch == chosen,
+            f"the reason of {epoch}",
+            picked=picked and epoch == chosen,
+        )
+        for epoch in (0, 1, 2)
     ]
     return manifest.write(
         folder,
@@ -522,6 +531,13 @@ def test_the_card_says_the_strength_that_a_sweep_recommends(tiny_base, checkpoin
         assert info.get("preferred weight") == value
 
 
+def test_the_card_says_who_chose_the_epoch(tiny_base, checkpoints, tmp_path: Path) -> None:
+    for picked, words in ((False, "chosen by measurement"), (True, "picked by a person")):
+        scores = judged(tmp_path / "s", picked=picked)
+        made = publish(scores, checkpoints, tmp_path / "out", PublishSettings(), tiny_base, CARD).manifest
+        assert f"this is epoch 2 of 2, {words}." in made.path(made.row("released"), "card").read_text()
+
+
 @pytest.fixture
 def grids(checkpoints: Manifest, tmp_path: Path) -> Manifest:
     """Both epochs and the base model, two prompts, two seeds, and the second epoch at half its strength too: each picture of its own grey."""
@@ -536,6 +552,8 @@ def grids(checkpoints: Manifest, tmp_path: Path) -> Manifest:
                 file = f"{number}-{prompt[0]}-{seed}.png"
                 Image.new("RGB", (8, 8), (50 * number, seed, len(prompt))).save(tmp_path / file)
                 told = {"epoch": epoch, "prompt": prompt, "seed": seed, "checkpoint": digest, "strength": strength}
+                told |= {"negative_prompt": "hats", "sampling_steps": 3, "guidance_scale": 5.0, "size_px": 8}
+                told |= {"scheduler": "DDIMScheduler 0123"}
                 rows.append(Row(file, "k", data=told, files={"picture": File(file, digest_file(tmp_path / file))}))
     return Manifest(tmp_path, tuple(rows))
 
@@ -555,7 +573,8 @@ def test_pictures_of_the_chosen_epoch_stand_on_the_card_where_they_may_be_shown(
     for role, source in (("picture 01", "3-a-1.png"), ("picture 02", "3-o-1.png"), ("preview", "3-a-1.png")):
         assert made.manifest.path(row, role).read_bytes() == (tmp_path / source).read_bytes()
     assert row.files["preview"].path == "ohwx-webui.preview.png"
-    assert "![ohwx woman on a beach](images/02.png)" in text
+    assert "![ohwx woman on a beach](images/02.png)\n*ohwx woman on a beach*, seed 1" in text
+    assert text.count("3 steps, guidance 5, 8 px, scheduler DDIMScheduler 0123, negative prompt “hats”.") == 1
     assert publish(judged(tmp_path / "s"), *how, replace(CARD, may_show=True), grids=grids).report.reused == 1
 
     made = publish(judged(tmp_path / "s"), *how, CARD, grids=grids)
