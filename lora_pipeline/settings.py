@@ -117,7 +117,12 @@ class CollectSettings(Section):
         bool, Field(description="Whether photos in folders under the photo folder are taken too.")
     ] = True
     video_frames: Annotated[
-        int, Field(ge=1, le=1000, description="At most so many frames of a video become photos (1 to 1000).")
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="At most so many frames of each video become photos; 0 passes videos over (0 to 1000).",
+        ),
     ] = 40
     video_window_s: Annotated[
         float,
