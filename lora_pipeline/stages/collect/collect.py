@@ -81,6 +81,15 @@ def collect(
     )
 
 
+def glance(library: PhotoPrism | Immich) -> str:
+    """A digest of what a photo library says now of the subject's photos: another one when one came, went or changed. Nothing is downloaded.
+
+    Raises:
+        SourceError: the library is out of reach, cannot be read, or knows nobody of that name.
+    """
+    return photoprism.glance(library) if isinstance(library, PhotoPrism) else immich.glance(library)
+
+
 def _find(
     photos: Origin,
     into: Path,

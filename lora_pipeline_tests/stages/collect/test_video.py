@@ -200,7 +200,7 @@ def test_videos_in_a_zip_and_of_one_name(work: Path, tmp_path: Path) -> None:
         with Image.open(Photo.of(row).path) as frame:
             greens.append(frame.getpixel((48, 48))[1])
     assert greens[1] < 60 < 200 < greens[0]
-    assert not [path for path in work.rglob("*.mp4")]  # unpacked for as long as it is read
+    assert not list(work.rglob("*.mp4"))  # unpacked for as long as it is read
     with planning():
         assert run(tmp_path / "jane.zip", work).report.reused == 2
 
