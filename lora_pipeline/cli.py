@@ -71,7 +71,8 @@ def new(
     person: Annotated[str, typer.Option(help="With --immich or --photoprism: the subject's name there.")] = "",
     recipe: Annotated[str, typer.Option(help="Recipe to start from.")] = "sd15_person",
     reference: Annotated[
-        Path | None, typer.Option(help="A photo that shows the subject alone, to know its face by.")
+        list[Path] | None,
+        typer.Option(help="A photo that shows the subject alone, to know its face by. May be repeated."),
     ] = None,
     consent: Annotated[
         str,
@@ -89,7 +90,8 @@ def new(
 
     given: dict[str, Any] = {"name": name, "kind": kind, "trigger": trigger, "class": class_word, "recipe": recipe}
     given |= _photos_from(photos, immich, photoprism, originals, sidecar, person)
-    given |= {"reference": reference and reference.expanduser().resolve(), "consent": _consent(consent)}
+    references = [path.expanduser().resolve() for path in reference or ()]
+    given |= {"reference": references or None, "consent": _consent(consent)}
     try:
         subject = Subject.model_validate(given)
     except ValidationError as error:
