@@ -1,6 +1,7 @@
 """`source_photos`."""
 
 from collections import Counter
+from typing import cast
 
 from lora_pipeline import manifest
 from lora_pipeline.assets.checks import CONSENT, consent_recorded
@@ -8,7 +9,7 @@ from lora_pipeline.assets.report import sheet, table
 from lora_pipeline.assets.stage import Shown, stage
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.records import Photo
-from lora_pipeline.stages.collect import FRAMES
+from lora_pipeline.stages.collect import FRAMES, role_of
 
 
 @stage("source_photos", checks=[CONSENT])
@@ -28,5 +29,6 @@ def chosen_frames(work: Work) -> list[tuple[str, str, str, str]]:
     return [
         (row.id, f"{at_s:.3f}", "no face" if yaw_deg is None else f"{yaw_deg:+.0f}°", f"{sharpness:.0f}")
         for row in manifest.read(work.folder("collect"), FRAMES).kept
-        for at_s, yaw_deg, sharpness in row.data["frames"]
+        for at_s, yaw_deg, sharpness in cast(list[tuple[float, float | None, float]], row.data["frames"])
+        if role_of(at_s) in row.files  # and not forgotten since
     ]

@@ -19,7 +19,6 @@ from lora_pipeline.store import DigestCache, Store
 
 JOB = "photos_to_lora"
 
-
 LIBRARY_EVERY_S = 300
 """A photo library is asked this often whether anything changed, while its answers are the same."""
 
@@ -56,12 +55,11 @@ def photos_changed(context: dg.SensorEvaluationContext, house: House) -> dg.Sens
     store = house.store
     register(context.instance, store)
     memory: dict[str, Seen] = json.loads(context.cursor) if context.cursor else {}
-    now: dict[str, Seen] = {name: {**NOTHING, **memory.get(name, {})} for name in subject.names(store)}
+    now: dict[str, Seen] = {name: {**NOTHING, **memory.get(name, NOTHING)} for name in subject.names(store)}
     requests: list[dg.RunRequest] = []
     troubles: list[str] = []
-    with (
-        ThreadPoolExecutor() as pool
-    ):  # all at once: a tick may take a minute, and each that is out of reach takes its time
+    # All libraries at once: a tick may take a minute, and one that is out of reach takes its time.
+    with ThreadPoolExecutor() as pool:
         asked = {name: pool.submit(asked_library, store, name, seen) for name, seen in now.items()}
     for name, answer in asked.items():
         try:

@@ -5,6 +5,6 @@ A file a source (`folder`, `archive`, `video`, `photoprism`, `immich`); each say
 
 from lora_pipeline.stages.collect.collect import CODE_VERSION, FORGOTTEN, collect, glance
 from lora_pipeline.stages.collect.folder import find
-from lora_pipeline.stages.collect.video import FRAMES
+from lora_pipeline.stages.collect.video import FRAMES, role_of
 
-__all__ = ["CODE_VERSION", "FORGOTTEN", "FRAMES", "collect", "find", "glance"]
+__all__ = ["CODE_VERSION", "FORGOTTEN", "FRAMES", "collect", "find", "glance", "role_of"]

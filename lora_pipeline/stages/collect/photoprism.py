@@ -25,15 +25,15 @@ from lora_pipeline.stages.collect.found import Found, Fractions
 from lora_pipeline.subject import PhotoPrism
 
 PEOPLE = "SELECT subj_uid, subj_name, subj_alias FROM subjects WHERE deleted_at IS NULL AND subj_type = 'person'"
-SAID = "f.file_root, f.file_name, f.file_missing, f.deleted_at, p.photo_private, p.deleted_at, m.marker_invalid, m.x, m.y, m.w, m.h"
+COLUMNS = "f.file_root, f.file_name, f.file_missing, f.deleted_at, p.photo_private, p.deleted_at, m.marker_invalid, m.x, m.y, m.w, m.h"
 OF_MARKED = """
 FROM markers m
 JOIN files f ON f.file_uid = m.file_uid
 JOIN photos p ON p.id = f.photo_id
 WHERE m.subj_uid = {} AND m.marker_type = 'face'
 ORDER BY f.file_root, f.file_name, m.marker_uid"""
-MARKED = f"SELECT {SAID}{OF_MARKED}"
-GLANCE = f"SELECT f.file_hash, {SAID}{OF_MARKED}"
+MARKED = f"SELECT {COLUMNS}{OF_MARKED}"
+GLANCE = f"SELECT f.file_hash, {COLUMNS}{OF_MARKED}"
 WAIT_S = 20
 
 Select = Callable[[str, Sequence[str]], list[Sequence[Any]]]

@@ -11,7 +11,6 @@ from lora_pipeline.manifest import Item, Made, key_of, refresh
 from lora_pipeline.models.faces import FaceDetector, Points, identity, open_detector
 from lora_pipeline.pictures import save
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import State
 from lora_pipeline.settings import CollectSettings, CropSettings, Section
 from lora_pipeline.stages.collect.found import Found
 from lora_pipeline.store import DigestCache
@@ -83,7 +82,7 @@ def find_alone(
         Stale: while planning, if the frames are not chosen yet.
     """
     found = find([Found(video.name, video)], folder, settings, digests, yaw_of, progress)
-    if found[0].problem:
+    if found and found[0].problem:
         raise SourceError(f"the video {video} cannot be used: {found[0].problem}")
     return found
 
@@ -114,16 +113,17 @@ def find(
     stills = {_stem(one) for one in among if PurePosixPath(one.id).suffix.lower() in LIVE_PHOTOS}
     told: list[Found] = []
     items: list[Item[_Job]] = []
+    faces = "" if yaw_of is None else identity(FACES)
     for one in among:
-        is_video = is_one(one.id) and not one.problem
-        problem, state, content = _why_not(one, stills, settings, digests) if is_video else ("", one.state, "")
-        if problem:
-            told.append(replace(one, problem=problem, state=state))
-        elif is_video:
-            faces = "" if yaw_of is None else identity(FACES)
-            items.append(Item(one.id, [content, faces], _Job(one, yaw_of, settings, progress)))
-        else:
+        if one.problem or not is_one(one.id):
             told.append(one)
+        elif left_out := _left_out(one, stills, settings):
+            told.append(replace(one, problem=left_out, state="dropped"))
+        else:
+            try:
+                items.append(Item(one.id, [_content(one, digests), faces], _Job(one, yaw_of, settings, progress)))
+            except PhotoError as error:
+                told.append(replace(one, problem=str(error)))
     if not items and not (folder / f"{FRAMES}.parquet").exists():
         return told
     chosen = refresh(
@@ -152,23 +152,28 @@ def is_one(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in VIDEOS
 
 
-def _why_not(
-    video: Found, stills: Collection[str], settings: CollectSettings, digests: DigestCache
-) -> tuple[str, State, str]:
-    """Why no frames are taken of a video, or nothing; the state of its row then; and what its content is known by."""
+def role_of(at_s: float) -> str:
+    """What the frame of that second is called: 83.04 → "0083.040", so that names are in order."""
+    return f"{at_s:08.3f}"
+
+
+def _left_out(video: Found, stills: Collection[str], settings: CollectSettings) -> str:
+    """Why no frames are wanted of a video; empty if they are."""
     if _stem(video) in stills:
-        return "the moving part of the photo of the same name beside it; for its frames, rename it", "dropped", ""
-    if not settings.video_frames:
-        return "a video, and collect.video_frames is 0", "dropped", ""
+        return "the moving part of the photo of the same name beside it; for its frames, rename it"
+    return "" if settings.video_frames else "a video, and collect.video_frames is 0"
+
+
+def _content(video: Found, digests: DigestCache) -> str:
+    """What a video's bytes are known by. Raises PhotoError if they cannot be read."""
     if importlib.util.find_spec("av") is None:
-        why = (
-            "a video is read through the package av (PyAV), which is not installed: pip install 'lora-pipeline[video]'"
+        raise PhotoError(
+            "videos are read through the package av (PyAV), which is not installed: pip install 'lora-pipeline[video]'"
         )
-        return why, "failed", ""
     try:
-        return "", "kept", video.version or digests.digest(video.path)
+        return video.version or digests.digest(video.path)
     except OSError as error:
-        return f"the video cannot be read: {error.strerror}", "failed", ""
+        raise PhotoError(f"the video cannot be read: {error.strerror}") from None
 
 
 def _stem(found: Found) -> str:
@@ -194,7 +199,7 @@ def _frames(job: _Job, folder: Path) -> Made:
         files: dict[str, str] = {}
         for at_s, frame in _decoded(found.path):
             if at_s in wanted:
-                role = f"{at_s:08.3f}"
+                role = role_of(at_s)
                 files[role] = f"{FRAMES}/{key_of(found.id)[:12]}-{role}.png"
                 save(_upright(frame), folder / files[role])
     except ValueError as error:  # a layout of pixels that has no picture here
