@@ -29,11 +29,11 @@ def test_tags_and_frames_are_shown(tmp_path: Path) -> None:
         container.mux(stream.encode())
     given = {"name": "ann", "kind": "style", "photos": photos, "trigger": "ohwx", "class": "style"}
     new(store, Subject.model_validate({**given, "recipe": "bundled_pet"}))
-    instance = dg.DagsterInstance.ephemeral()
-    instance.add_dynamic_partitions("subject", ["ann"])
     resources = {"house": House(data=str(store.data))}
-    result = dg.materialize([source_photos], partition_key="ann", resources=resources, instance=instance)
-    (event,) = result.get_asset_materialization_events()
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("subject", ["ann"])
+        result = dg.materialize([source_photos], partition_key="ann", resources=resources, instance=instance)
+        (event,) = result.get_asset_materialization_events()
 
     def rows(title: str) -> list[list[str]]:
         table = event.materialization.metadata[title]
