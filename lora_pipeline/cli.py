@@ -1,5 +1,6 @@
 """The terminal: arguments → settings → call. It decides nothing."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,15 +44,35 @@ def demo(home: Home = None, verbose: bool = False) -> None:
 @app.command(rich_help_panel=START)
 def new(
     name: Annotated[str, typer.Argument(help="Name of the subject: small letters, digits, - and _.")],
-    photos: Annotated[Path, typer.Option(help="Folder of photos, a .zip of one, or a video. It is only ever read.")],
     kind: Annotated[str, typer.Option(help="person, pet, product or style.")],
     trigger: Annotated[str, typer.Option(help="Trigger word: a made-up word that will mean this subject.")],
     class_word: Annotated[
         str, typer.Option("--class", help="Class word: the common word for its like, such as woman or dog.")
     ],
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos and videos, a .zip of one, or a video. It is only ever read."),
+    ] = None,
+    immich: Annotated[
+        str, typer.Option(help="In place of --photos: address of an Immich server, such as http://192.168.1.5:2283.")
+    ] = "",
+    photoprism: Annotated[
+        str,
+        typer.Option(
+            help="In place of --photos: PhotoPrism's index, mysql://user@host:3306/photoprism without the password, or the file index.db."
+        ),
+    ] = "",
+    originals: Annotated[
+        Path | None, typer.Option(help="With --photoprism: its originals folder, as seen from this machine.")
+    ] = None,
+    sidecar: Annotated[
+        Path | None, typer.Option(help="With --photoprism: its side-car folder, where JPEGs of HEIC photos lie.")
+    ] = None,
+    person: Annotated[str, typer.Option(help="With --immich or --photoprism: the subject's name there.")] = "",
     recipe: Annotated[str, typer.Option(help="Recipe to start from.")] = "sd15_person",
     reference: Annotated[
-        Path | None, typer.Option(help="A photo that shows the subject alone, to know its face by.")
+        list[Path] | None,
+        typer.Option(help="A photo that shows the subject alone, to know its face by. May be repeated."),
     ] = None,
     consent: Annotated[
         str,
@@ -68,8 +89,9 @@ def new(
     from lora_pipeline.subject import new as write
 
     given: dict[str, Any] = {"name": name, "kind": kind, "trigger": trigger, "class": class_word, "recipe": recipe}
-    given |= {"photos": photos.expanduser().resolve(), "reference": reference and reference.expanduser().resolve()}
-    given["consent"] = _consent(consent)
+    given |= _photos_from(photos, immich, photoprism, originals, sidecar, person)
+    references = [path.expanduser().resolve() for path in reference or ()]
+    given |= {"reference": references or None, "consent": _consent(consent)}
     try:
         subject = Subject.model_validate(given)
     except ValidationError as error:
@@ -79,7 +101,35 @@ def new(
         print(judged.in_words)
     if subject.kind == "person" and subject.consent is None:
         print("No consent is recorded yet: fill in `consent` there. Without it nothing is trained.")
+    secret = "" if isinstance(library := subject.origin, Path) else library.secret_env
+    if secret and secret not in os.environ:
+        print(
+            f"Set the environment variable {secret} before the run: the library's password or key is read from there."
+        )
     print(f"next: lora-pipeline run {name}")
+
+
+def _photos_from(
+    photos: Path | None, immich: str, photoprism: str, originals: Path | None, sidecar: Path | None, person: str
+) -> dict[str, Any]:
+    """`photos` or `source` of subject.yaml, of the flags of `new`. Raises SettingsError, which names the flags."""
+    if sum(map(bool, (photos, immich, photoprism))) != 1:
+        raise SettingsError("say where the photos come from, with one of --photos, --immich and --photoprism")
+    if photos is not None and person:
+        raise SettingsError("--person is a name in a library: it goes with --immich or --photoprism")
+    if not photoprism and (originals or sidecar):
+        raise SettingsError("--originals and --sidecar go with --photoprism")
+    if photos is not None:
+        return {"photos": photos.expanduser().resolve()}
+    if not person:
+        raise SettingsError("--person: say by which name the library knows the subject")
+    if immich:
+        return {"source": {"immich": {"person": person, "address": immich}}}
+    if originals is None:
+        raise SettingsError("--originals: name PhotoPrism's originals folder, as seen from this machine")
+    database = photoprism if "://" in photoprism else str(Path(photoprism).expanduser().resolve())
+    folders = {"originals": originals.expanduser().resolve(), "sidecar": sidecar and sidecar.expanduser().resolve()}
+    return {"source": {"photoprism": {"person": person, "database": database, **folders}}}
 
 
 @app.command("import", rich_help_panel=START)

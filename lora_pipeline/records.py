@@ -118,6 +118,8 @@ class Quality(Record):
         tokens: words that its captions say of its weaknesses, if such photos are kept.
         by_hand: `keep` or `drop` if a person has decided so, else empty.
         text_boxes: lines of writing, watermarks among them, pixels of the upright photo.
+        colour: how far its colours are from those of one tone, as black-and-white and sepia photos have it (levels of 255).
+        tone: how strong its median tint is (levels of 255).
     """
 
     path: str
@@ -141,6 +143,8 @@ class Quality(Record):
     tokens: tuple[str, ...] = ()
     by_hand: str = ""
     text_boxes: tuple[Box, ...] = ()
+    colour: float = 0.0
+    tone: float = 0.0
 
 
 @dataclass(frozen=True)

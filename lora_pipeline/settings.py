@@ -117,7 +117,12 @@ class CollectSettings(Section):
         bool, Field(description="Whether photos in folders under the photo folder are taken too.")
     ] = True
     video_frames: Annotated[
-        int, Field(ge=1, le=1000, description="At most so many frames of a video become photos (1 to 1000).")
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="At most so many frames of each video become photos; 0 passes videos over (0 to 1000).",
+        ),
     ] = 40
     video_window_s: Annotated[
         float,
@@ -218,6 +223,14 @@ class CurateSettings(Section):
             description="Share of the area over which writing and watermarks drop a photo; 1 drops none, its lines are only recorded (0 to 1).",
         ),
     ] = 1.0
+    min_colour: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=255,
+            description="How far colours lie from those of one tone, under which a photo is dropped as black and white or sepia; 0 drops none, 5 those alone (levels of 255, 0 to 255).",
+        ),
+    ] = 0.0
     quality_tokens: Annotated[
         bool,
         Field(

@@ -112,6 +112,11 @@ class PhotoPrism(Section):
             raise ValueError("database: write it as mysql://user@host:3306/photoprism, or name the file index.db")
         return self
 
+    @property
+    def secret_env(self) -> str:
+        """The environment variable that must be set to read it; none for the file index.db."""
+        return self.password_env if "://" in self.database else ""
+
     def placed(self, folder: Path) -> Self:
         """With relative paths made absolute, under the subject's folder."""
         sidecar = None if self.sidecar is None else folder / self.sidecar.expanduser()
@@ -131,6 +136,11 @@ class Immich(Section):
     key_env: Annotated[
         str, Field(min_length=1, description="Name of the environment variable that holds an API key of the server's.")
     ] = "IMMICH_API_KEY"
+
+    @property
+    def secret_env(self) -> str:
+        """The environment variable that must be set to ask it."""
+        return self.key_env
 
 
 class Source(Section):
@@ -158,7 +168,7 @@ class Subject(Section):
     photos: Annotated[
         Path | None,
         Field(
-            description="Folder of photos, a .zip of one, or a video; only ever read. A relative one is under the subject's folder."
+            description="Folder of photos and videos, a .zip of one, or a video; only ever read. A relative one is under the subject's folder."
         ),
     ] = None
     source: Annotated[

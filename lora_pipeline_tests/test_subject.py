@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from lora_pipeline.cli import app
 from lora_pipeline.errors import PipelineError, SettingsError, SubjectError
 from lora_pipeline.store import Store, write_text
 from lora_pipeline.subject import Immich, PhotoPrism, Subject, load, names, new
@@ -207,3 +209,69 @@ def test_a_new_subjects_photos_may_be_a_file_and_its_source_a_library(store: Sto
     subject = given(None, source=library)
     new(store, subject)
     assert load(store, "ann") == subject
+
+
+NEW = ["new", "ann", "--kind", "person", "--trigger", "jx265", "--class", "woman", "--recipe", "bundled_person"]
+PRISM = ["--photoprism", "mysql://me@host/photoprism", "--person", "Ann"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "origin", "secret"),
+    [
+        (["--photos", "{home}/o"], "{home}/o", ""),
+        (
+            ["--immich", "http://h:2283", "--person", "Ann"],
+            Immich(person="Ann", address="http://h:2283"),
+            "IMMICH_API_KEY",
+        ),
+        (
+            [*PRISM, "--originals", "{home}/o"],
+            PhotoPrism(person="Ann", database="mysql://me@host/photoprism", originals=Path("{home}/o")),
+            "PHOTOPRISM_DATABASE_PASSWORD",
+        ),
+        (
+            ["--photoprism", "index.db", "--person", "Ann", "--originals", "~/o", "--sidecar", "s"],
+            PhotoPrism(person="Ann", database="{home}/index.db", originals=Path("{home}/o"), sidecar=Path("{home}/s")),
+            "",
+        ),
+    ],
+)
+def test_flags_of_new_say_where_the_photos_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], origin: Any, secret: str
+) -> None:
+    (tmp_path / "o").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("IMMICH_API_KEY", "PHOTOPRISM_DATABASE_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    words = [flag.replace("{home}", str(tmp_path)) for flag in flags]
+    told = CliRunner().invoke(app, [*NEW, *words, "--home", str(tmp_path)], catch_exceptions=False).output
+    made = load(Store(tmp_path / "data"), "ann").origin
+    wanted = origin if isinstance(origin, str) else origin.model_dump_json()
+    assert (str(made) if isinstance(made, Path) else made.model_dump_json()) == wanted.replace("{home}", str(tmp_path))
+    assert ("Set the environment variable" in told) == bool(secret)
+    assert secret in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "with one of --photos, --immich and --photoprism"),
+        (["--photos", ".", *PRISM], "with one of --photos, --immich and --photoprism"),
+        (["--photos", ".", "--person", "Ann"], "--person is a name in a library"),
+        (
+            ["--immich", "http://h", "--person", "Ann", "--originals", "."],
+            "--originals and --sidecar go with --photoprism",
+        ),
+        (["--immich", "http://h"], "--person: say by which name"),
+        (PRISM, "--originals: name PhotoPrism's originals folder"),
+        (["--immich", "h", "--person", "Ann"], "source.immich.address"),
+        (["--photoprism", "mysql://me:s3cret@host/p", "--person", "Ann", "--originals", "."], "leave the password out"),
+    ],
+)
+def test_flags_of_new_that_do_not_go_together_are_told_in_words(tmp_path: Path, flags: list[str], words: str) -> None:
+    told = CliRunner().invoke(app, [*NEW, *flags, "--home", str(tmp_path)])
+    assert isinstance(told.exception, SettingsError)
+    assert words in str(told.exception)
+    assert "s3cret" not in str(told.exception)
+    assert not (tmp_path / "data").exists()

@@ -35,6 +35,8 @@ def face_crops(work: Work, outcome: Outcome) -> Shown:
         "missing": "; ".join(coverage.missing) or "nothing that the plan asks for",
         "faces": dict(Counter(face.whose for face in faces)),
     }
+    if faces:
+        shown["each face, whose it is, and why"] = faces_table(faces)
     if told := terms(work.settings.crop):
         shown["terms of the models that were chosen"] = "; ".join(told)
     if masked := [row for row in outcome.manifest.kept if "subject_mask" in row.files]:
@@ -48,6 +50,32 @@ def face_crops(work: Work, outcome: Outcome) -> Shown:
         covered(work, coverage),
         people_found(work, faces),
     ]
+
+
+def faces_table(faces: Sequence[Face]) -> dg.TableMetadataValue:
+    """Every face, whose it is and by whose word, its distance from the subject, the head's angles (degrees), and its expression as scored."""
+
+    def angle(deg: float | None) -> str:
+        return "" if deg is None else f"{deg:+.0f}°"
+
+    def by(face: Face) -> str:
+        return "a person" if face.by_hand else "the photo library" if face.known else "distance"
+
+    return table(
+        ("face", "whose", "name", "says", "distance", "yaw", "pitch", "roll", "expression"),
+        [
+            (
+                face.id,
+                face.whose,
+                face.name,
+                by(face),
+                "" if face.distance is None else f"{face.distance:.3f}",
+                *(angle(deg) for deg in (face.yaw_deg, face.pitch_deg, face.roll_deg)),
+                ", ".join(f"{label} {score:.0%}" for label, score in face.expression),
+            )
+            for face in faces
+        ],
+    )
 
 
 def coverage_table(coverage: Coverage) -> dg.TableMetadataValue:

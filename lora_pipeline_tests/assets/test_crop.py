@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from lora_pipeline import flow, people
-from lora_pipeline.assets.crop import face_crops, unsure_sheet
+from lora_pipeline.assets.crop import face_crops, faces_table, unsure_sheet
 from lora_pipeline.assets.resources import House
 from lora_pipeline.demo.world import Scene, draw, random_identity
+from lora_pipeline.records import Face
 from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject, new
 
@@ -71,6 +72,15 @@ def test_an_unsure_face_is_shown_and_told_and_settled_by_hand(store: Store) -> N
     ]
     assert str(shown["unsure faces, in the table's order"].value).startswith("![unsure faces](data:image/jpeg")
 
+    table = shown["each face, whose it is, and why"]
+    assert isinstance(table, dg.TableMetadataValue)
+    rows = {str(record.data["face"]): record.data for record in table.records}
+    assert sorted(rows) == ["alone.png#1", "beside.png#1", "beside.png#2"]
+    assert rows["alone.png#1"]["whose"] == "subject"
+    assert (rows[unsure.id]["whose"], rows[unsure.id]["says"]) == ("unsure", "distance")
+    assert rows[unsure.id]["distance"] == f"{unsure.distance:.3f}"
+    assert rows[unsure.id]["yaw"] == f"{unsure.yaw_deg:+.0f}°"
+
     words = status(store)
     assert f"1 unsure face, hidden; say whose in {store.subject('ann') / 'people.yaml'}" in words
     assert f"  {unsure.id}: distance {unsure.distance:.3f}" in words
@@ -87,6 +97,14 @@ def test_an_unsure_face_is_shown_and_told_and_settled_by_hand(store: Store) -> N
     assert str(checks["people_found"].description) == (
         "people.yaml speaks of beside.png#7, which there is not; the nearest: beside.png#1, beside.png#2"
     )
+
+
+def test_what_is_measured_of_a_face_stands_beside_it() -> None:
+    face = Face("a.png", (0, 0, 9, 9), 1.0, (), (), -31.6, "subject", id="a.png#1", distance=0.25, by_hand=True)
+    face = replace(face, pitch_deg=4.4, roll_deg=-0.6, expression=(("neutral", 0.9), ("sad", 0.05)))
+    (record,) = faces_table([face]).records
+    told = ["a.png#1", "subject", "", "a person", "0.250", "-32°", "+4°", "-1°", "neutral 90%, sad 5%"]
+    assert list(record.data.values()) == told
 
 
 def test_the_sheet_frames_the_unsure_face(store: Store) -> None:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 from PIL import Image
 
 from lora_pipeline import flow, manifest
-from lora_pipeline.assets.curate import by_group
+from lora_pipeline.assets.curate import by_group, framed_photos, framed_sheet
 from lora_pipeline.flow import Work
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.records import Crop, File, Quality, Row
@@ -26,6 +28,34 @@ def test_copies_stand_group_by_group_the_best_first(tmp_path: Path) -> None:
         ("c.jpg", "2 best c.jpg"),
         ("a.jpg", "2 copy a.jpg"),
     ]
+
+
+def test_bars_and_writing_are_framed(tmp_path: Path) -> None:
+    rows: list[Row] = []
+    told: list[Row] = []
+    for id, trim, lines in (
+        ("plain.jpg", (0, 0, 800, 800), ()),
+        ("bars.jpg", (0, 100, 800, 700), ()),
+        ("text.jpg", (0, 0, 800, 800), ((200, 400, 600, 480),)),
+    ):
+        Image.new("RGB", (320, 320), "white").save(tmp_path / f"{id}.png")
+        thumbnail = File(f"{id}.png", digest_file(tmp_path / f"{id}.png"))
+        rows.append(Row(id, "k", files={"thumbnail": thumbnail}))
+        measured = Quality(f"/photos/{id}", "d", 800, 800, trim, 1.0, 0.5, 0.2, "0" * 16, text_boxes=lines)
+        told.append(Row(id, "k", "dropped", "blurred", data=measured.data()))
+    source, made = (
+        Manifest(tmp_path, tuple(rows)),
+        Manifest(tmp_path, (*told, Row("broken.jpg", "k", "failed", "empty"))),
+    )
+    framed = framed_photos(source, made)
+    assert [id for id, _ in framed] == ["text.jpg", "bars.jpg"]
+    sheet = np.asarray(framed_sheet(source, framed)).astype(int)
+    red = np.argwhere((sheet[..., 0] > 200) & (sheet[..., 1:].max(-1) < 60))
+    blue = np.argwhere((sheet[..., 2] > 200) & (sheet[..., 0] < 60))
+    high, wide = np.ptp(red, axis=0)
+    assert wide / high == pytest.approx(400 / 80, rel=0.2)
+    high, wide = np.ptp(blue, axis=0)
+    assert wide / high == pytest.approx(800 / 600, rel=0.05)
 
 
 def test_the_words_of_a_weak_photo_reach_its_captions(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def collect(
     """Make a row of each photo of a source, which is only ever read.
 
     Args:
-        photos: a folder, a zip, a video, or a photo library.
+        photos: a folder or a zip, of photos and videos; a video; or a photo library.
         into: where this stage keeps its manifest, thumbnails, and copies of photos that are no files of the person's.
         settings: which files are photos.
         progress: told after each photo.
@@ -81,6 +81,15 @@ def collect(
     )
 
 
+def glance(library: PhotoPrism | Immich) -> str:
+    """A digest of what a photo library says now of the subject's photos: another one when one came, went or changed. Nothing is downloaded.
+
+    Raises:
+        SourceError: the library is out of reach, cannot be read, or knows nobody of that name.
+    """
+    return photoprism.glance(library) if isinstance(library, PhotoPrism) else immich.glance(library)
+
+
 def _find(
     photos: Origin,
     into: Path,
@@ -89,16 +98,17 @@ def _find(
     yaw_of: video.YawOf | None,
     progress: Progress,
 ) -> list[Found]:
-    if isinstance(photos, Path) and photos.is_file() and photos.suffix.lower() in video.VIDEOS:
-        return video.find(photos.absolute(), into, settings, digests, yaw_of, progress)
-    video.forget(into)
     if isinstance(photos, PhotoPrism):
-        return photoprism.find(photos)
-    if isinstance(photos, Immich):
-        return immich.find(photos, into / FETCHED)
-    if photos.is_file() and photos.suffix.lower() == ".zip":
-        return archive.find(photos, into / FETCHED, settings.subfolders)
-    return folder.find(photos, settings.subfolders)
+        found = photoprism.find(photos)
+    elif isinstance(photos, Immich):
+        found = immich.find(photos, into / FETCHED)
+    elif photos.is_file() and video.is_one(photos.name):
+        return video.find_alone(photos.absolute(), into, settings, digests, yaw_of, progress)
+    elif photos.is_file() and photos.suffix.lower() == ".zip":
+        found = archive.find(photos, into / FETCHED, settings.subfolders)
+    else:
+        found = folder.find(photos, settings.subfolders)
+    return video.find(found, into, settings, digests, yaw_of, progress)
 
 
 @dataclass(frozen=True)

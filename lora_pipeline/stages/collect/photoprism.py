@@ -18,19 +18,22 @@ from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from lora_pipeline.errors import SourceError
+from lora_pipeline.manifest import key_of
 from lora_pipeline.records import State
 from lora_pipeline.stages.collect.folder import raw
 from lora_pipeline.stages.collect.found import Found, Fractions
 from lora_pipeline.subject import PhotoPrism
 
 PEOPLE = "SELECT subj_uid, subj_name, subj_alias FROM subjects WHERE deleted_at IS NULL AND subj_type = 'person'"
-MARKED = """\
-SELECT f.file_root, f.file_name, f.file_missing, f.deleted_at, p.photo_private, p.deleted_at, m.marker_invalid, m.x, m.y, m.w, m.h
+COLUMNS = "f.file_root, f.file_name, f.file_missing, f.deleted_at, p.photo_private, p.deleted_at, m.marker_invalid, m.x, m.y, m.w, m.h"
+OF_MARKED = """
 FROM markers m
 JOIN files f ON f.file_uid = m.file_uid
 JOIN photos p ON p.id = f.photo_id
 WHERE m.subj_uid = {} AND m.marker_type = 'face'
 ORDER BY f.file_root, f.file_name, m.marker_uid"""
+MARKED = f"SELECT {COLUMNS}{OF_MARKED}"
+GLANCE = f"SELECT f.file_hash, {COLUMNS}{OF_MARKED}"
 WAIT_S = 20
 
 Select = Callable[[str, Sequence[str]], list[Sequence[Any]]]
@@ -59,6 +62,17 @@ def find(source: PhotoPrism) -> list[Found]:
             f"PhotoPrism has no photo on which {source.person}'s face is marked; name some faces in it first"
         )
     return sorted((_found(source, *file, markers) for file, markers in files.items()), key=lambda found: found.id)
+
+
+def glance(source: PhotoPrism) -> str:
+    """A digest of what the index says now of the person's photos, by one SELECT: another one when a photo came, went or changed. No file is looked at.
+
+    Raises:
+        SourceError: as `find`.
+    """
+    with _opened(source, read_wait_s=WAIT_S) as (select, mark):
+        uid = _person(source.person, select(PEOPLE, ()))
+        return key_of([[str(value) for value in row] for row in select(GLANCE.format(mark), (uid,))])
 
 
 def _found(source: PhotoPrism, root: str, name: str, markers: list[Sequence[Any]]) -> Found:
@@ -118,10 +132,10 @@ def _text(value: object) -> str:
 
 
 @contextmanager
-def _opened(source: PhotoPrism) -> Generator[tuple[Select, str]]:
-    """A function that runs a SELECT and gives its rows, and the mark that stands for a value in it."""
+def _opened(source: PhotoPrism, read_wait_s: int | None = None) -> Generator[tuple[Select, str]]:
+    """A function that runs a SELECT and gives its rows, and the mark that stands for a value in it. A server may take that long to answer."""
     if "://" in source.database:
-        with _mariadb(source) as select:
+        with _mariadb(source, read_wait_s) as select:
             yield select, "%s"
     else:
         with _sqlite(Path(source.database)) as select:
@@ -142,7 +156,7 @@ def _sqlite(file: Path) -> Generator[Select]:
 
 
 @contextmanager
-def _mariadb(source: PhotoPrism) -> Generator[Select]:
+def _mariadb(source: PhotoPrism, read_wait_s: int | None) -> Generator[Select]:
     try:
         import pymysql
     except ModuleNotFoundError:
@@ -166,6 +180,7 @@ def _mariadb(source: PhotoPrism) -> Generator[Select]:
                     password=password.encode(),  # a str would be sent in Latin-1
                     database=address.path.strip("/"),
                     connect_timeout=WAIT_S,
+                    read_timeout=read_wait_s,
                     charset="utf8mb4",
                 )
             ) as connection,

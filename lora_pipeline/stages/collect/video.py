@@ -1,13 +1,13 @@
-"""A video: its sharpest frames at distinct head angles, each of which becomes a photo."""
+"""Videos, alone or among photos: their sharpest frames at distinct head angles, each of which becomes a photo."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.errors import PhotoError, SourceError
-from lora_pipeline.manifest import Item, Made, Outcome, key_of, refresh
+from lora_pipeline.manifest import Item, Made, key_of, refresh
 from lora_pipeline.models.faces import FaceDetector, Points, identity, open_detector
 from lora_pipeline.pictures import save
 from lora_pipeline.progress import Progress, silent
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp", ".wmv"}
+LIVE_PHOTOS = {".heic", ".heif", ".jpg", ".jpeg"}
+"""A phone lays a video of three seconds beside each, of the same name: smaller pictures of the moment that the photo shows."""
 FRAMES = "frames"
 CODE_VERSION = "1"
 
@@ -65,7 +67,7 @@ class Candidate:
     phash: int
 
 
-def find(
+def find_alone(
     video: Path,
     folder: Path,
     settings: CollectSettings,
@@ -73,74 +75,138 @@ def find(
     yaw_of: YawOf | None,
     progress: Progress = silent,
 ) -> list[Found]:
-    """The chosen frames of a video, as lossless pictures in the stage's folder; chosen once for a file's content and settings.
-
-    Args:
-        video: only read.
-        folder: the stage's; frames lie in `frames/`, and the table `frames` remembers them.
-        settings: how many frames, and how far apart.
-        digests: of files read before.
-        yaw_of: how far a head is turned; without it frames differ by their looks alone.
+    """The chosen frames of a video that is itself the source, as `find` gives them.
 
     Raises:
         SourceError: it cannot be read as a video, or PyAV is missing.
         Stale: while planning, if the frames are not chosen yet.
     """
-    if importlib.util.find_spec("av") is None:
-        raise SourceError(
-            "videos are read through the package av (PyAV), which is not installed: pip install 'lora-pipeline[video]'"
-        )
-    try:
-        digest = digests.digest(video)
-    except OSError as error:
-        raise SourceError(f"the video {video} cannot be read: {error.strerror}") from None
+    found = find([Found(video.name, video)], folder, settings, digests, yaw_of, progress)
+    if found and found[0].problem:
+        raise SourceError(f"the video {video} cannot be used: {found[0].problem}")
+    return found
+
+
+def find(
+    among: Sequence[Found],
+    folder: Path,
+    settings: CollectSettings,
+    digests: DigestCache,
+    yaw_of: YawOf | None,
+    progress: Progress = silent,
+) -> list[Found]:
+    """What was found, with the chosen frames of each video in its place, as lossless pictures in the stage's folder.
+
+    Frames are chosen once for a file's content and settings; those of a video that has gone are removed. Of a video that cannot be used, and
+    of the moving part of a Live Photo, there is a row with the reason.
+
+    Args:
+        among: photos and videos; an id of a frame is its video's and the second.
+        folder: the stage's; frames lie in `frames/`, and the table `frames` remembers them.
+        settings: how many frames of each video, and how far apart.
+        digests: of files read before.
+        yaw_of: how far a head is turned; without it frames differ by their looks alone.
+
+    Raises:
+        Stale: while planning, if the frames of a video are not chosen yet.
+    """
+    stills = {_stem(one) for one in among if PurePosixPath(one.id).suffix.lower() in LIVE_PHOTOS}
+    told: list[Found] = []
+    items: list[Item[_Job]] = []
     faces = "" if yaw_of is None else identity(FACES)
-    chosen = _choose(folder, [Item(video.name, [digest, faces], _Job(video, yaw_of, settings, progress))], settings)
-    (row,) = chosen.manifest.rows
-    if row.state == "failed":
-        raise SourceError(f"the video {video} cannot be used: {row.reason}")
-    return [
-        Found(f"{video.name}/{role}.png", chosen.manifest.path(row, role), version=file.digest)
-        for role, file in sorted(row.files.items())
-    ]
-
-
-def forget(folder: Path) -> None:
-    """Remove the frames of a video that is no longer the source."""
-    if (folder / f"{FRAMES}.parquet").exists():
-        _choose(folder, [], CollectSettings())
-
-
-@dataclass(frozen=True)
-class _Job:
-    video: Path
-    yaw_of: YawOf | None
-    settings: CollectSettings
-    progress: Progress
-
-
-def _choose(folder: Path, items: Sequence[Item[_Job]], settings: CollectSettings) -> Outcome:
-    return refresh(
+    for one in among:
+        if one.problem or not is_one(one.id):
+            told.append(one)
+        elif left_out := _left_out(one, stills, settings):
+            told.append(replace(one, problem=left_out, state="dropped"))
+        else:
+            try:
+                items.append(Item(one.id, [_content(one, digests), faces], _Job(one, yaw_of, settings, progress)))
+            except PhotoError as error:
+                told.append(replace(one, problem=str(error)))
+    if not items and not (folder / f"{FRAMES}.parquet").exists():
+        return told
+    chosen = refresh(
         folder,
         items,
         _frames,
         settings=VideoSettings.of(settings),
         code_version=CODE_VERSION,
         name=FRAMES,
-        what="video",
-    )
+        what="videos",
+    ).manifest
+    videos = {item.id: item.payload.video for item in items}
+    for row in chosen.rows:
+        video = videos[row.id]
+        if row.state == "failed":
+            told.append(replace(video, problem=row.reason))
+        told += [
+            Found(f"{row.id}/{role}.png", chosen.path(row, role), tags=video.tags, version=file.digest)
+            for role, file in sorted(row.files.items())
+        ]
+    return sorted(told, key=lambda one: one.id)
+
+
+def is_one(name: str) -> bool:
+    """Whether a file is taken for a video, by its name."""
+    return PurePosixPath(name).suffix.lower() in VIDEOS
+
+
+def role_of(at_s: float) -> str:
+    """What the frame of that second is called: 83.04 → "0083.040", so that names are in order."""
+    return f"{at_s:08.3f}"
+
+
+def _left_out(video: Found, stills: Collection[str], settings: CollectSettings) -> str:
+    """Why no frames are wanted of a video; empty if they are."""
+    if _stem(video) in stills:
+        return "the moving part of the photo of the same name beside it; for its frames, rename it"
+    return "" if settings.video_frames else "a video, and collect.video_frames is 0"
+
+
+def _content(video: Found, digests: DigestCache) -> str:
+    """What a video's bytes are known by. Raises PhotoError if they cannot be read."""
+    if importlib.util.find_spec("av") is None:
+        raise PhotoError(
+            "videos are read through the package av (PyAV), which is not installed: pip install 'lora-pipeline[video]'"
+        )
+    try:
+        return video.version or digests.digest(video.path)
+    except OSError as error:
+        raise PhotoError(f"the video cannot be read: {error.strerror}") from None
+
+
+def _stem(found: Found) -> str:
+    return str(PurePosixPath(found.id).with_suffix("")).casefold()
+
+
+@dataclass(frozen=True)
+class _Job:
+    video: Found
+    yaw_of: YawOf | None
+    settings: CollectSettings
+    progress: Progress
 
 
 def _frames(job: _Job, folder: Path) -> Made:
-    wanted = {one.at_s: one for one in choose(list(_candidates(job)), job.settings)}
-    if not wanted:
-        raise PhotoError("it has no pictures")
-    files: dict[str, str] = {}
-    for at_s, frame in _decoded(job.video):
-        if at_s in wanted:
-            role = f"{at_s:08.3f}"
-            files[role] = f"{FRAMES}/{key_of(job.video.name)[:12]}-{role}.png"
-            save(_upright(frame), folder / files[role])
+    found = job.video
+    if found.fetch:
+        found.fetch(found.path)
+    try:
+        wanted = {one.at_s: one for one in choose(list(_candidates(job)), job.settings)}
+        if not wanted:
+            raise PhotoError("it has no pictures")
+        files: dict[str, str] = {}
+        for at_s, frame in _decoded(found.path):
+            if at_s in wanted:
+                role = role_of(at_s)
+                files[role] = f"{FRAMES}/{key_of(found.id)[:12]}-{role}.png"
+                save(_upright(frame), folder / files[role])
+    except ValueError as error:  # a layout of pixels that has no picture here
+        raise PhotoError(f"it cannot be decoded: {error}") from None
+    finally:
+        if found.fetch:
+            found.path.unlink(missing_ok=True)
     told = [[one.at_s, one.yaw_deg, round(one.sharpness, 1)] for one in wanted.values()]
     return Made({"frames": sorted(told, key=lambda frame: str(frame[0]))}, files)
 
@@ -167,11 +233,11 @@ def _same(one: Candidate, other: Candidate, settings: CollectSettings) -> bool:
 
 def _candidates(job: _Job) -> Iterator[Candidate]:
     """The sharpest frame of each stretch. One frame is held at a time, however long the video is."""
-    duration_s = _duration_s(job.video)
+    duration_s = _duration_s(job.video.path)
     window_s = max(job.settings.video_window_s, duration_s / MOST_WINDOWS)
     detector = open_detector(FACES) if job.yaw_of else None
     window, best, best_at_s, sharpest = -1, None, 0.0, -1.0
-    for at_s, frame in _decoded(job.video):
+    for at_s, frame in _decoded(job.video.path):
         if int(at_s / window_s) != window:
             if best is not None:
                 yield _candidate(best, best_at_s, sharpest, detector, job.yaw_of)

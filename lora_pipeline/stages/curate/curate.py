@@ -10,6 +10,7 @@ from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Photo, Quality, Row
 from lora_pipeline.settings import CurateSettings
+from lora_pipeline.stages.curate import flaws
 from lora_pipeline.stages.curate.copies import groups
 from lora_pipeline.stages.curate.measure import Measured, measure
 from lora_pipeline.verdicts import Verdict
@@ -19,6 +20,7 @@ MEASURED = "measured"
 DROPPED = "dropped by hand"
 NEARLY = 0.8  # of the most detail in a group: as much
 SPREAD = 4  # lines of writing over more than half of a photo, from which on they are a watermark's
+GREY = 3.0  # levels of 255 of tint, from which a photo of one tone is sepia
 FULL = 0.87  # of the best copy's detail for its size: not blown up
 
 
@@ -118,6 +120,7 @@ class _Judged:
     @staticmethod
     def of(row: Row, measured_row: Row, settings: CurateSettings, by_hand: Verdict | None) -> "_Judged":
         photo, measured = Photo.of(row), Measured.of(measured_row)
+        colour, tone = (round(level, 1) for level in flaws.colour(measured.small))
         quality = Quality(
             photo.path,
             photo.digest,
@@ -137,6 +140,8 @@ class _Judged:
             blocking=measured.blocking,
             plain=measured.plain,
             text_boxes=measured.text_boxes,
+            colour=colour,
+            tone=tone,
         )
         faults = _faults(quality, settings)
         if settings.quality_tokens:
@@ -200,6 +205,10 @@ def _faults(q: Quality, settings: CurateSettings) -> list[_Fault]:
     if q.plain > settings.max_plain:
         told = f"a screenshot or a drawing: {q.plain:.0%} of its pixels equal their neighbours, over {settings.max_plain:.0%}"
         faults.append(_Fault(told))
+    if q.colour < settings.min_colour:
+        told = f"its colours lie {q.colour:g} levels from one tone, under {settings.min_colour:g}"
+        sort = "black and white" if q.tone < GREY else "sepia"
+        faults.append(_Fault(f"{sort}: {told}", sort))
     share = text_share(q)
     if share > settings.max_text:
         told = f"writing on it: {share:.1%} of it in {len(q.text_boxes)} lines, over {settings.max_text:.1%}"

@@ -1,4 +1,4 @@
-"""What else is wrong with a photo: burnt-out light, noise, a JPEG's blocks, plain areas that no camera sees."""
+"""What else is wrong with a photo: burnt-out light, noise, a JPEG's blocks, missing colours, plain areas that no camera sees."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,26 @@ def _blocking(luma: Pixels) -> float:
         return 0.0
     excess = step[1:-1] - (step[:-2] + step[2:]) / 2
     return float(max(np.median(excess[phase::BLOCK_PX]) for phase in range(BLOCK_PX)) / step.mean())
+
+
+def colour(look: Pixels) -> tuple[float, float]:
+    """How far a picture's colours are from those of one tone, and how strong its tone is: a black-and-white or sepia photo has one.
+
+    In such a photo a pixel's blueness and redness (ITU-R BT.601's Cb and Cr) follow from its lightness. So they are fitted by a parabola of it, and what is
+    left over is measured. Of 30 real photos it was 7.6 and more (25 in the median), of the same in grey under 1.1, in sepia up to 4.
+
+    Args:
+        look: the picture at a few pixels (H×W×3, RGB, 0 to 255): noise and a JPEG's false colours are gone there.
+
+    Returns:
+        the distance that 90 % of the pixels do not exceed, and the median of Cb and Cr together: both in levels of 255.
+    """
+    rgb = look.reshape(-1, 3).astype(np.float64)
+    luma = rgb @ (0.299, 0.587, 0.114)
+    tint = np.stack([0.564 * (rgb[:, 2] - luma), 0.713 * (rgb[:, 0] - luma)], axis=1)
+    parabola = np.stack([np.ones_like(luma), luma / 255, (luma / 255) ** 2], axis=1)
+    left_over = tint - parabola @ np.linalg.lstsq(parabola, tint, rcond=None)[0]
+    return float(np.percentile(np.linalg.norm(left_over, axis=1), 90)), float(np.median(np.linalg.norm(tint, axis=1)))
 
 
 def plain(pixels: Pixels) -> float:

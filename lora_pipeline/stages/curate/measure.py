@@ -10,7 +10,7 @@ from lora_pipeline.records import Box, Record
 from lora_pipeline.stages.curate import flaws
 from lora_pipeline.stages.curate.bars import trim_box
 from lora_pipeline.stages.curate.detail import tiles, true_share
-from lora_pipeline.stages.curate.marks import look, marks
+from lora_pipeline.stages.curate.marks import LOOK_PX, look, marks
 from lora_pipeline.stages.curate.text import text_boxes
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Measured(Record):
     look: str
     marks: str
     text_boxes: tuple[Box, ...] = ()
+
+    @property
+    def small(self) -> NDArray[np.uint8]:
+        """`look` as a picture, 16×16×3."""
+        return np.frombuffer(bytes.fromhex(self.look), dtype=np.uint8).reshape(LOOK_PX, LOOK_PX, 3)
 
 
 def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:

@@ -19,7 +19,7 @@ from lora_pipeline.errors import SourceError
 from lora_pipeline.manifest import Outcome, planning
 from lora_pipeline.records import Photo
 from lora_pipeline.settings import CollectSettings
-from lora_pipeline.stages.collect import collect
+from lora_pipeline.stages.collect import collect, glance
 from lora_pipeline.store import digest_bytes
 from lora_pipeline.subject import Immich
 
@@ -256,3 +256,25 @@ def test_a_server_out_of_reach_is_told_in_words(server: Server, work: Path, monk
     monkeypatch.delenv("OTHER_KEY")
     with pytest.raises(SourceError, match="environment variable OTHER_KEY, which is not set"):
         run(server, work, key_env="OTHER_KEY")
+
+
+def test_a_glance_tells_whether_anything_changed_and_fetches_nothing(server: Server) -> None:
+    ids = [server.asset(number, f"{number}.jpg") for number in range(3)]
+    server.asset(9, "other.jpg", JOHN)
+    source = Immich(person="Jane Doe", address=server.address)
+    seen = [glance(source), glance(source)]
+    assert seen[0] == seen[1]
+    server.asset(8, "more.jpg", JOHN)
+    assert glance(source) == seen[0]
+    server.asset(3, "3.jpg")
+    seen.append(glance(source))
+    server.assets[ids[0]]["isTrashed"] = True
+    seen.append(glance(source))
+    server.asset(1, "1.jpg", data=photo(99))
+    seen.append(glance(source))
+    del server.assets[ids[2]]
+    seen.append(glance(source))
+    assert len(set(seen)) == 5
+    assert {asked.partition(" ")[2] for asked in server.asked} == {"/api/people", "/api/search/metadata"}
+    with pytest.raises(SourceError, match="does not answer"):
+        glance(Immich(person="Jane Doe", address="http://127.0.0.1:1"))

@@ -19,7 +19,7 @@ from lora_pipeline.errors import SourceError
 from lora_pipeline.manifest import Outcome
 from lora_pipeline.records import Photo
 from lora_pipeline.settings import CollectSettings
-from lora_pipeline.stages.collect import collect
+from lora_pipeline.stages.collect import collect, glance
 from lora_pipeline.stages.collect.photoprism import _opened
 from lora_pipeline.subject import PhotoPrism
 
@@ -33,6 +33,7 @@ TABLES = (
     "CREATE TABLE photos (id INTEGER PRIMARY KEY, photo_uid VARBINARY(42), photo_type VARBINARY(8) DEFAULT 'image',"
     " photo_path VARBINARY(500), photo_name VARBINARY(255), photo_private TINYINT(1), photo_quality SMALLINT, deleted_at DATETIME NULL)",
     "CREATE TABLE files (id INTEGER PRIMARY KEY, photo_id INTEGER, photo_uid VARBINARY(42), file_uid VARBINARY(42), file_name VARBINARY(755),"
+    " file_hash VARBINARY(128),"
     " file_root VARBINARY(16) DEFAULT '/', file_primary TINYINT(1), file_sidecar TINYINT(1), file_missing TINYINT(1),"
     " file_orientation INTEGER, deleted_at DATETIME NULL)",
     "CREATE TABLE faces (id VARBINARY(64) PRIMARY KEY, face_src VARBINARY(8), subj_uid VARBINARY(42) DEFAULT '')",
@@ -243,6 +244,28 @@ def test_a_marker_that_moves_changes_its_photo_alone_and_one_that_goes_takes_it_
     assert Photo.of(told.manifest.row("a.jpg")).known_faces == ((20, 40, 30, 50),)
     library.write("UPDATE markers SET subj_uid = ? WHERE file_uid = ?", (JOHN, "fs1"))
     assert set(states(run(library, work))) == {"b.jpg"}
+
+
+def test_a_glance_tells_whether_anything_changed(library: Library) -> None:
+    library.photo("a.jpg", 1)
+    library.photo("b.jpg", 2)
+    seen = [glance(library.source), glance(library.source)]
+    assert seen[0] == seen[1]
+    library.photo("c.jpg", 3)
+    seen.append(glance(library.source))
+    for change in (
+        "UPDATE files SET file_hash = ? WHERE file_uid = 'fs1'",
+        "UPDATE markers SET x = ? WHERE file_uid = 'fs1'",
+        "UPDATE photos SET photo_private = ? WHERE id = 2",
+    ):
+        library.write(change, (1,))
+        seen.append(glance(library.source))
+    library.write("UPDATE markers SET subj_uid = ? WHERE file_uid = 'fs2'", (JOHN,))
+    seen.append(glance(library.source))
+    assert len(set(seen)) == 6
+    library.photo("d.jpg", 4)
+    library.write("UPDATE markers SET subj_uid = ? WHERE file_uid = 'fs4'", (JOHN,))
+    assert glance(library.source) == seen[-1]  # somebody else's
 
 
 def test_the_index_is_only_read(library: Library) -> None:

@@ -1,7 +1,9 @@
 """The sharpest frames of a drawn video, at angles that are known because they were drawn."""
 
+import shutil
 import struct
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +133,83 @@ def test_what_is_no_video_is_told_in_words(work: Path, tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(SourceError, match=r"pip install 'lora-pipeline\[video\]'"):
         run(tmp_path / "clip.mp4", work)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with a photo in it."""
+    photos = tmp_path / "photos"
+    (photos / "party").mkdir(parents=True)
+    Image.new("RGB", (32, 32), "red").save(photos / "a.jpg")
+    return photos
+
+
+def short(path: Path, colour: str = "white") -> Path:
+    """A second of one scene, so one frame."""
+    picture = Image.new("RGB", (64, 64), colour)
+    picture.paste("black", (0, 0, 32, 32))
+    return film(path, [picture] * FPS)
+
+
+def test_videos_among_photos_give_their_frames(photos: Path, work: Path, video: Path) -> None:
+    shutil.copy(video, photos / "party" / "clip.mp4")
+    short(photos / "CLIP.MOV")
+    short(photos / "A.mov")  # a Live Photo's
+    (photos / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 99)
+    told = run(photos, work)
+    assert {row.id: row.reason or row.state for row in told.manifest.rows} == {
+        "a.jpg": "kept",
+        "CLIP.MOV/0000.000.png": "kept",
+        "party/clip.mp4/0001.500.png": "kept",
+        "party/clip.mp4/0002.500.png": "kept",
+        "party/clip.mp4/0004.500.png": "kept",
+        "A.mov": "the moving part of the photo of the same name beside it; for its frames, rename it",
+        "broken.mp4": "it cannot be opened as a video: Invalid data found when processing input",
+    }
+    assert told.manifest.row("A.mov").state == "dropped"
+    assert Photo.of(told.manifest.row("party/clip.mp4/0002.500.png")).tags == ("party",)
+    assert len(list((work / "frames").iterdir())) == 4
+
+    # One photo more is that photo alone, and no video is looked at again; one video less takes its frames along.
+    frames = (work / "frames.parquet").stat().st_mtime_ns
+    Image.new("RGB", (32, 32), "blue").save(photos / "b.jpg")
+    again = run(photos, work)
+    assert (again.report.computed, again.report.reused) == (1, 7)
+    assert (work / "frames.parquet").stat().st_mtime_ns == frames
+    with planning():
+        run(photos, work)
+    (photos / "party" / "clip.mp4").unlink()
+    assert run(photos, work).report.computed == 0
+    assert len(list((work / "frames").iterdir())) == 1
+
+    none = run(photos, work, video_frames=0).manifest
+    assert none.row("CLIP.MOV").reason == "a video, and collect.video_frames is 0"
+    assert not list((work / "frames").iterdir())
+
+
+def test_videos_in_a_zip_and_of_one_name(work: Path, tmp_path: Path) -> None:
+    one, other = short(tmp_path / "one.mp4", "white"), short(tmp_path / "other.mp4", "red")
+    with zipfile.ZipFile(tmp_path / "jane.zip", "w") as archive:
+        archive.write(one, "beach/clip.mp4")
+        archive.write(other, "city/clip.mp4")
+    rows = run(tmp_path / "jane.zip", work).manifest.kept
+    assert [row.id for row in rows] == ["beach/clip.mp4/0000.000.png", "city/clip.mp4/0000.000.png"]
+    assert [Photo.of(row).tags for row in rows] == [("beach",), ("city",)]
+    greens: list[int] = []
+    for row in rows:
+        with Image.open(Photo.of(row).path) as frame:
+            greens.append(frame.getpixel((48, 48))[1])
+    assert greens[1] < 60 < 200 < greens[0]
+    assert not list(work.rglob("*.mp4"))  # unpacked for as long as it is read
+    with planning():
+        assert run(tmp_path / "jane.zip", work).report.reused == 2
+
+
+def test_without_pyav_a_folder_gives_its_photos(photos: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short(photos / "clip.mp4")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "av", None)
+        rows = run(photos, work).manifest.rows
+    assert [row.state for row in rows] == ["kept", "failed"]
+    assert "pip install 'lora-pipeline[video]'" in rows[1].reason
+    assert len(run(photos, work).manifest.kept) == 2  # once it is installed

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from lora_pipeline import manifest
 from lora_pipeline.demo.world import draw, random_identity, random_scene
@@ -463,3 +463,19 @@ def test_photos_with_writing_are_dropped_if_asked_for_or_say_so(photos: Path) ->
         "line.png": ["text"],
         "all_over.png": ["watermark"],
     }
+
+
+def test_photos_without_colours_are_dropped_or_say_so_and_measured_once(photos: Path) -> None:
+    put(photos, "colour.png", scene(1))
+    put(photos, "grey.png", scene(2).convert("L").convert("RGB"))
+    put(photos, "sepia.png", ImageOps.colorize(scene(3).convert("L"), (40, 26, 13), (255, 240, 200)))
+    assert {row.id for row in run(photos).manifest.kept} == {"colour.png", "grey.png", "sepia.png"}
+    told = run(photos, min_colour=5)
+    assert told.report.computed == 0  # it is known of what was measured before
+    dropped = states(told)
+    assert dropped["colour.png"] == "kept"
+    assert dropped["grey.png"] == "black and white: its colours lie 0 levels from one tone, under 5"
+    assert dropped["sepia.png"].startswith("sepia: ")
+    kept = run(photos, min_colour=5, quality_tokens=True).manifest
+    tokens = {row.id: Quality.of(row).tokens for row in kept.kept}
+    assert tokens == {"colour.png": (), "grey.png": ("black and white",), "sepia.png": ("sepia",)}

@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lora_pipeline.demo.world import draw, random_identity, random_scene
 from lora_pipeline.stages.curate.detail import tiles
-from lora_pipeline.stages.curate.flaws import blocking, clipped, noise, plain
+from lora_pipeline.stages.curate.flaws import blocking, clipped, colour, noise, plain
 
 
 def photo() -> Image.Image:
@@ -74,3 +74,29 @@ def test_a_screenshot_is_plainer_than_a_photo() -> None:
     grainy = np.clip(np.asarray(photo()) + rng.normal(0, 2, (640, 480, 1)), 0, 255).astype(np.uint8)
     assert plain(grainy) < 0.1
     assert plain(np.zeros((1, 5, 3), dtype=np.uint8)) == 1
+
+
+def test_one_tone_is_told_from_colours() -> None:
+    def told(picture: Image.Image) -> tuple[float, float]:
+        return colour(np.asarray(picture.convert("RGB").resize((16, 16), Image.Resampling.BOX)))
+
+    grey = photo().convert("L")
+    sepia = ImageOps.colorize(grey, (40, 26, 13), (255, 240, 200), mid=(150, 110, 70))
+    left_over, tone = told(photo())
+    assert left_over > 7
+    assert told(saved(grey.convert("RGB"), 30)) == pytest.approx((0, 0), abs=1)
+    left_over, tone = told(saved(sepia, 30))
+    assert left_over < 4.5
+    assert tone > 15
+
+
+def test_one_tone_by_hand() -> None:
+    grey = np.repeat(np.arange(0, 225, 25, dtype=np.uint8)[:, None], 3, axis=1)[None]
+    assert colour(grey) == (pytest.approx(0, abs=1e-9), pytest.approx(0, abs=1e-9))
+    tinted = grey.copy()
+    tinted[..., 0] += (
+        10  # luma rises by 2.99, so Cb falls by 0.564 times that, and Cr rises by 0.713 times what is left
+    )
+    left_over, tone = colour(tinted)
+    assert left_over == pytest.approx(0, abs=1e-9)
+    assert tone == pytest.approx(np.hypot(0.564 * 2.99, 0.713 * 7.01))
