@@ -337,8 +337,8 @@ class Score(Record):
 
     Args:
         epoch: 0 for the base model.
-        identity_distance: mean Euclidean distance of the descriptors of the faces in its pictures to the subject's; None if
-            no face was found in any, or for kinds without faces.
+        identity_distance: mean Euclidean distance of the descriptors of the faces in its pictures to the subject's, and where no face
+            was found, of what the base model draws there; None if no face was found in any, or for kinds without faces.
         faces_found: share of its pictures in which a face was found, 0 to 1.
         picture_distance: mean distance of its pictures to the training pictures, for kinds without faces; None for a person.
         chosen: whether this is the epoch to release.

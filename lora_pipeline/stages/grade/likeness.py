@@ -111,6 +111,20 @@ class Yardstick:
         return apart.tolist()
 
 
+def with_the_lost(
+    pictures: Sequence[Seen], own: Sequence[float | None], base: Sequence[Seen], control: Sequence[float | None]
+) -> list[float | None]:
+    """Distances, where one that is missing (no face was found) counts as that of the base model's picture of the same prompt and seed: it is no
+    nearer to the subject than that. An epoch that shows a face in no picture has none."""
+    if all(distance is None for distance in own):
+        return list(own)
+    there = {(one.prompt, one.seed): distance for one, distance in zip(base, control, strict=True)}
+    return [
+        there.get((one.prompt, one.seed)) if distance is None else distance
+        for one, distance in zip(pictures, own, strict=True)
+    ]
+
+
 def likeness(
     pictures: Sequence[Seen],
     base: Sequence[Seen],
@@ -121,10 +135,12 @@ def likeness(
     """The yardstick's distance first, by which epochs are compared; of faces the median too; then each embedder's cosine to the photos.
 
     It is the mean over the pictures. An epoch's faces come out well or awry, and the mean tells the shares of both, where the median forgets the
-    smaller: of drawn subjects, it names the epoch that is best on 200 fresh prompts from half as many pictures (`benchmarks/choice`).
+    smaller: of drawn subjects, it names the epoch that is best on 200 fresh prompts from half as many pictures (`benchmarks/choice`). What was
+    lost counts, too: see `with_the_lost`.
     """
     own, control = yardstick.distances(pictures), yardstick.distances(base)
-    measures = [told(yardstick.name, "likeness", "less", own, control, yardstick.ceiling, middle=np.mean)]
+    lost = with_the_lost(pictures, own, base, control)
+    measures = [told(yardstick.name, "likeness", "less", lost, control, yardstick.ceiling, middle=np.mean)]
     if yardstick.by == "face":
         measures.append(told(MEDIAN, "likeness", "less", own, control))
     for by in embedders:

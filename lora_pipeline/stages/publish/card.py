@@ -364,7 +364,7 @@ def _why(card: CardFacts, chosen: Chosen) -> str:
         for one in chosen.scores
     )
     measure = (
-        "Identity distance: mean Euclidean distance of the face descriptors in an epoch's validation pictures to the mean of the subject's; less is nearer."
+        "Identity distance: mean Euclidean distance of the face descriptors in an epoch's validation pictures to the mean of the subject's, in a picture without a face that of the base model's; less is nearer."
         if faces
         else f"Distance: of the validation pictures to the training pictures {_by(chosen)}; less is nearer."
     )

@@ -89,6 +89,20 @@ def test_likeness_by_an_embedder_is_nearer_for_the_subject() -> None:
     )
 
 
+def test_a_face_that_an_epoch_has_lost_counts_as_the_base_models() -> None:
+    def seen(*places: float | None) -> list[Seen]:
+        return [
+            Seen(prompt="a woman", seed=seed, descriptor=None if place is None else (place, 0.0))
+            for seed, place in enumerate(places)
+        ]
+
+    base, yardstick = seen(0.5, 0.7, None), Yardstick("face", [(0.0, 0.0)])
+    distance, median = likeness(seen(0.2, None, None), base, yardstick, [], [])
+    assert (distance.value, distance.base) == (pytest.approx(0.45), pytest.approx(0.6))  # 0.2 and, lost, 0.7
+    assert (median.name, median.value) == ("identity distance, median", 0.2)
+    assert likeness(seen(None, None, None), base, yardstick, [], [])[0].value is None
+
+
 def test_agreement_is_a_mean_over_pictures_that_ask_for_something() -> None:
     pictures = [Seen(agreement={"CLIP-T": value}) for value in (0.2, 0.4)]
     one = prompt_followed([*pictures, Seen()], pictures[:1], "CLIP-T")
