@@ -857,6 +857,14 @@ class FitSettings(Section):
         float, Field(ge=0, le=1, description="Share of a caption's tags that are left out at each look (0 to 1).")
     ] = 0.0
     masked_loss: Annotated[bool, Field(description="Whether hidden faces are kept out of the loss.")] = True
+    face_loss_weight: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=10,
+            description="How many times the loss counts within the box of the subject's face, so that more is learnt of it than of its surroundings; 1 is as often as anywhere (1 to 10).",
+        ),
+    ] = 1.0
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")
     ] = False

@@ -35,6 +35,7 @@ _COST_NOTHING = {
     "epochs",
     "gradient_accumulation_steps",  # a step's batches come one after the other
     "num_processes",
+    "face_loss_weight",
     "held_out_share",  # the pictures that it keeps aside are counted
     "network_alpha",
     "network_conv_alpha",

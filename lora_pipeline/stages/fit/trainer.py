@@ -22,6 +22,7 @@ from lora_pipeline.stages.fit.captions import caption_of, varies
 from lora_pipeline.stages.fit.group import Group
 from lora_pipeline.stages.fit.loss import (
     debiased_weight,
+    face_weights,
     huber_threshold,
     latent_losses,
     min_snr_weight,
@@ -408,6 +409,8 @@ class Trainer:
         visible = torch.stack([one.visible[side] for one, side in looks]).to(self.device)
         if not settings.masked_loss:
             visible = torch.ones_like(visible)
+        if settings.face_loss_weight != 1:
+            visible = visible * torch.stack([self._face_weights(one, side) for one, side in looks]).to(self.device)
         conditioning = {name: torch.stack([one[name] for one in told]).to(self.device) for name in told[0]}
         noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)
         timesteps = torch.tensor([one.timestep for one in drawn], device=self.device)
@@ -429,6 +432,13 @@ class Trainer:
         if settings.debiased_estimation_loss:
             losses = losses * debiased_weight(kind, alpha, sigma)
         return losses.mean()
+
+    def _face_weights(self, one: Cached, side: int) -> Any:
+        """How many times the loss counts in each latent of a picture, or of its mirror image (side 1): 1×h×w."""
+        weights = face_weights(
+            one.example.face, one.example.bucket, one.latents[side].shape[-2:], self.settings.face_loss_weight
+        )
+        return weights.flip(-1) if side else weights
 
     def _told(self, pictures: Sequence[Cached], images_seen: int) -> list[dict[str, Any]]:
         """What the denoiser is told of looks at pictures, of which the first comes after so many images."""
