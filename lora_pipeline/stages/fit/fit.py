@@ -27,7 +27,14 @@ OnEpoch = Callable[[Row, EpochReport], object]
 # Settings that change no weight, held_out_share but by the photos that it leaves out.
 _NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share", "retry_with_less_memory"}
 # Settings that runs were trained without: at their defaults those are the same runs, and keep their keys.
-_CAME_LATER = ("network_factor", "base_precision", "num_processes", "text_encoder_lr", "face_loss_weight")
+_CAME_LATER = (
+    "network_factor",
+    "base_precision",
+    "num_processes",
+    "text_encoder_lr",
+    "text_encoder_2_lr",
+    "face_loss_weight",
+)
 
 
 def to_nobody(row: Row, report: EpochReport) -> None:
@@ -179,7 +186,7 @@ def run_key(training_set: Manifest, settings: FitSettings, base: BaseSettings) -
             del settings_told[name]
     base_family = family(base.family)
     parts: list[object] = [base_family.digest(base, "denoiser")]
-    if varies(settings) or settings.text_encoder_lr:
+    if varies(settings) or settings.learns_texts:
         # then the run encodes words itself, of which the cached embeddings say nothing
         parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
     if settings.face_loss_weight != 1:

@@ -49,7 +49,8 @@ _COST_NOTHING = {
     "max_grad_norm",
     "state_every_steps",
     "sample_prompt",  # whether there is one is told
-    "text_encoder_lr",  # whether there is one is told
+    "text_encoder_lr",  # which are trained is told
+    "text_encoder_2_lr",
 }
 
 
@@ -193,10 +194,10 @@ def cost_key(job: Job, training_set: Manifest) -> str:
     sizes = sorted({Example.of(row).bucket for row in training_set.kept})
     base = job.base.model_dump(mode="json", exclude={"model", "revision", "licence"})
     weights = family(job.base.family).digest(job.base, "whole")
-    learns_texts = job.settings.text_encoder_lr > 0
+    first, second = (rate > 0 for rate in job.settings.text_encoder_lrs)
     return key_of(
         *(base, weights, settings, sizes, len(held_out(training_set).kept)),
-        *(bool(job.prompt), learns_texts, device, _CODE_VERSION),
+        *(bool(job.prompt), first if first == second else (first, second), device, _CODE_VERSION),
     )
 
 

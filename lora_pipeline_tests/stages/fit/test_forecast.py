@@ -192,6 +192,17 @@ def test_the_cost_is_of_base_settings_sizes_and_device(
     assert key() != first
 
 
+def test_the_cost_tells_which_text_encoders_are_trained_and_not_at_what_rate(make_training_set, tiny_base, tmp_path):
+    job, trained = planned(make_training_set(tmp_path / "set"), tmp_path, FitSettings(), tiny_base, "")
+
+    def key(first, second):
+        rates = {"text_encoder_lr": first, "text_encoder_2_lr": second}
+        return cost_key(replace(job, settings=job.settings.model_copy(update=rates)), trained)
+
+    assert key(1e-4, None) == key(1e-5, 1e-4)
+    assert len({key(0, None), key(1e-4, None), key(1e-4, 0), key(0, 1e-4)}) == 4
+
+
 def test_what_was_forecast_is_compared_with_what_came(record):
     per_step, seconds, memory = compare(record.parent)
     assert (per_step.forecast, per_step.happened, per_step.off) == (1.25, 2.5, 1.0)
