@@ -896,9 +896,17 @@ class FitSettings(Section):
         Field(
             ge=0,
             le=100000,
-            description="Steps between saves of the state from which an interrupted run continues; 0 is at epochs only (0 to 100000).",
+            description="Steps between saves of the state from which an interrupted run continues, which each epoch's end saves too; 0 is none (0 to 100000).",
         ),
     ] = 0
+    state_every_minutes: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1440,
+            description="Minutes after which that state is saved again, at the next step's end; 0 is none (0 to 1440).",
+        ),
+    ] = 10.0
     sample_prompt: Annotated[
         str,
         Field(

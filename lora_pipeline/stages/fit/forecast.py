@@ -23,7 +23,7 @@ from lora_pipeline.stages.fit.fit import planned
 from lora_pipeline.stages.fit.held_out import held_out
 from lora_pipeline.stages.fit.job import Job, epochs_told_in, steps_in
 from lora_pipeline.stages.fit.memory import with_less
-from lora_pipeline.stages.fit.order import looks_per_bucket, steps_per_epoch
+from lora_pipeline.stages.fit.order import batches_per_step, looks_per_bucket, steps_per_epoch
 from lora_pipeline.stages.fit.process import in_own_process
 from lora_pipeline.store import write_text
 
@@ -48,6 +48,7 @@ _COST_NOTHING = {
     "weight_decay",
     "max_grad_norm",
     "state_every_steps",
+    "state_every_minutes",
     "sample_prompt",  # whether there is one is told
     "text_encoder_lr",  # which are trained is told
     "text_encoder_2_lr",
@@ -233,7 +234,7 @@ def _worked_out(job: Job, training_set: Manifest, cost: str, measured: Measured,
     settings = job.settings
     looks = looks_per_bucket([Example.of(row) for row in training_set.kept])
     processes = settings.num_processes
-    steps = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps * processes)
+    steps = steps_per_epoch(looks, settings.batch_size, batches_per_step(settings, processes))
     # each process has a device of its own, as the one that was measured
     seconds = epoch_seconds(measured, looks, settings.batch_size) / processes
     return Forecast(

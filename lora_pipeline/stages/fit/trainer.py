@@ -32,7 +32,7 @@ from lora_pipeline.stages.fit.loss import (
 )
 from lora_pipeline.stages.fit.noise import Draw, draw, held_out_draws
 from lora_pipeline.stages.fit.optimizer import optimizer_of
-from lora_pipeline.stages.fit.order import Look, batches, grouped, looks_per_bucket, steps_per_epoch
+from lora_pipeline.stages.fit.order import Look, batches, batches_per_step, grouped, looks_per_bucket, steps_per_epoch
 from lora_pipeline.stages.fit.reports import SMOOTHING, StepReport, smoothed
 from lora_pipeline.stages.fit.schedule import learning_rate
 
@@ -193,7 +193,7 @@ class Trainer:
         self.images_seen = 0
         self.losses = 0.0  # the running sum that `smoothed` reads
         looks = looks_per_bucket([one.example for one in examples])
-        self.batches_per_step = group.size * settings.gradient_accumulation_steps
+        self.batches_per_step = batches_per_step(settings, group.size)
         self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, self.batches_per_step)
         self.images_per_epoch = sum(looks.values())
         self.mirror = all(len(one.latents) == 2 for one in examples)
