@@ -199,6 +199,7 @@ def encode(work: Work) -> Outcome:
         encoding.Words(work.subject.trigger, work.subject.class_word),
         pool(work) if settings.encode.regularisation_pool else (),
         work.progress,
+        faces=settings.fit.face_loss_weight != 1,
     )
 
 

@@ -256,6 +256,7 @@ class Example(Record):
         photo_digest: SHA-256 of the photo's file, as it was when the picture was cut from it.
         loss_weight: what its loss is multiplied by: 1 for the subject, the prior loss weight for a regularisation picture.
         regularisation: whether it shows others of the class, not the subject.
+        face: the subject's face in the bucket's own pixels; None if none is seen, or training weighs no faces.
     """
 
     photo: str
@@ -268,6 +269,12 @@ class Example(Record):
     loss_weight: float = 1.0
     regularisation: bool = False
     own_bucket: tuple[int, int] | None = None
+    face: Box | None = None
+
+    def data(self) -> dict[str, Value]:
+        """Without the face where there is none: the row of a training that weighs no faces is what it has been before."""
+        data = super().data()
+        return {name: value for name, value in data.items() if name != "face" or value is not None}
 
 
 @dataclass(frozen=True)

@@ -781,6 +781,14 @@ class FitSettings(Section):
             description="Learning rate of the text encoders' LoRA, on the same course; 0 does not train them (0 to 1).",
         ),
     ] = 0.0
+    text_encoder_2_lr: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            description="Learning rate of the second text encoder's LoRA (SDXL); 0 does not train it (0 to 1; empty: as text_encoder_lr).",
+        ),
+    ] = None
     lr_scheduler: Annotated[
         Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"],
         Field(description="Course of the learning rate over the run, after the warm-up."),
@@ -870,6 +878,14 @@ class FitSettings(Section):
         float, Field(ge=0, le=1, description="Share of a caption's tags that are left out at each look (0 to 1).")
     ] = 0.0
     masked_loss: Annotated[bool, Field(description="Whether hidden faces are kept out of the loss.")] = True
+    face_loss_weight: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=10,
+            description="How many times the loss counts within the box of the subject's face, so that more is learnt of it than of its surroundings; 1 is as often as anywhere (1 to 10).",
+        ),
+    ] = 1.0
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")
     ] = False
@@ -893,9 +909,17 @@ class FitSettings(Section):
         Field(
             ge=0,
             le=100000,
-            description="Steps between saves of the state from which an interrupted run continues; 0 is at epochs only (0 to 100000).",
+            description="Steps between saves of the state from which an interrupted run continues, which each epoch's end saves too; 0 is none (0 to 100000).",
         ),
     ] = 0
+    state_every_minutes: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1440,
+            description="Minutes after which that state is saved again, at the next step's end; 0 is none (0 to 1440).",
+        ),
+    ] = 10.0
     sample_prompt: Annotated[
         str,
         Field(
@@ -912,15 +936,30 @@ class FitSettings(Section):
     @model_validator(mode="after")
     def _text_encoders_go_along(self) -> Self:
         # diffusers, when it loads a text encoder's DoRA, leaves its magnitudes out
-        if self.text_encoder_lr and self.network_type != "lora":
+        if self.learns_texts and self.network_type != "lora":
             raise ValueError(
-                f"text encoders learn a lora alone, which network_type {self.network_type} is not: set text_encoder_lr to 0"
+                f"text encoders learn a lora alone, which network_type {self.network_type} is not: set {self._text_rates_told} to 0"
             )
-        if self.optimizer_type == "Prodigy" and self.text_encoder_lr not in (0, self.unet_lr):
+        if self.optimizer_type == "Prodigy" and not {*self.text_encoder_lrs} <= {0, self.unet_lr}:
             raise ValueError(
-                f"Prodigy finds one rate for all that is trained: set text_encoder_lr to 0 or to unet_lr ({self.unet_lr:g})"
+                f"Prodigy finds one rate for all that is trained: set {self._text_rates_told} to 0 or to unet_lr ({self.unet_lr:g})"
             )
         return self
+
+    @property
+    def text_encoder_lrs(self) -> tuple[float, float]:
+        """Learning rates of the first and the second text encoder, where there are so many."""
+        second = self.text_encoder_2_lr
+        return self.text_encoder_lr, self.text_encoder_lr if second is None else second
+
+    @property
+    def learns_texts(self) -> bool:
+        """Whether any text encoder is trained."""
+        return any(self.text_encoder_lrs)
+
+    @property
+    def _text_rates_told(self) -> str:
+        return "text_encoder_lr" if self.text_encoder_2_lr is None else "text_encoder_lr and text_encoder_2_lr"
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

@@ -32,10 +32,18 @@ def training_set(work: Work, outcome: Outcome) -> Shown:
     shown = {
         "buckets": table(("bucket", "pictures", "pictures × repeats", "remarks"), lines),
         "photos": len({example.photo for example in examples if not example.regularisation}),
+        **_faces(work.settings.fit.face_loss_weight, examples),
         **_beside(work, outcome),
     }
     complete = set_complete(work.made("describe"), outcome.manifest)
     return shown, [complete, consent_still_holds(work), training_within_limits(work)]
+
+
+def _faces(weight: float, examples: list[Example]) -> dict[str, Any]:
+    """In how many pictures the loss weighs the subject's face, if it weighs any."""
+    if weight == 1:
+        return {}
+    return {f"pictures in which the face counts {weight:g} times": sum(one.face is not None for one in examples)}
 
 
 def _beside(work: Work, outcome: Outcome) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.families.kohya import QKV, Naming, Place, fused, of_clip, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import StockFamily, StockTexts, flow_time, packed, unpacked
+from lora_pipeline.families.stock import CLIP_TARGETS, StockFamily, StockTexts, flow_time, packed, to, unpacked
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class Flux(StockFamily):
         "ff_context.net.0.proj",
         "ff_context.net.2",
     )
+    text_targets = CLIP_TARGETS
+    trained_texts = ("text_encoder",)  # CLIP; what T5 says of a caption comes from the cache, as in sd-scripts
     pipeline_class = "FluxPipeline"
     denoiser_class = "FluxTransformer2DModel"
     text_folders = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
@@ -89,6 +91,24 @@ class Flux(StockFamily):
             return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
         return StockTexts(told, parts.tokenizer_2, _MAX_TOKENS)
+
+    def open_trained_texts(self, base: BaseSettings) -> TextEncoder:
+        """See `Family.open_trained_texts`. CLIP alone: T5, of 4.8 billion numbers, stays where it is."""
+        beside = (self.denoiser_folder, "vae", "scheduler", "text_encoder_2", "tokenizer_2")
+        parts = self.open_pipeline(base, dict.fromkeys(beside))
+        clip = to(parts.text_encoder, "cpu", "float32").requires_grad_(False).eval()
+
+        def told(text: str | list[str]) -> Conditioning:
+            # as FluxPipeline does
+            length = parts.tokenizer.model_max_length
+            tokens = parts.tokenizer(
+                text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            ).input_ids
+            return {"pooled_projections": clip(tokens.to(clip.device)).pooler_output}
+
+        return StockTexts(
+            told, parts.tokenizer, parts.tokenizer.model_max_length, encoders={"text_encoder": clip}, partial=True
+        )
 
     def noise(self, base: BaseSettings) -> NoiseSchedule:
         """See `Family.noise`."""

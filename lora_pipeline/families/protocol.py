@@ -72,7 +72,12 @@ class TextEncoder(Protocol):
 
     @property
     def encoders(self) -> Mapping[str, Any]:
-        """The encoders that a LoRA can be trained in, as torch modules by the names of their folders."""
+        """The encoders that a LoRA can be trained in, as torch modules by the names of their folders (`Family.trained_texts`)."""
+        ...
+
+    @property
+    def partial(self) -> bool:
+        """Whether it gives a part alone of what `predict` needs of a text, the rest being of encoders that are not trained."""
         ...
 
     def with_graph(self, texts: Sequence[str]) -> Conditioning:
@@ -123,6 +128,11 @@ class Family(Protocol):
         ...
 
     @property
+    def trained_texts(self) -> tuple[str, ...]:
+        """The folders of the text encoders that can be trained, in the order in which sd-scripts lists their rates."""
+        ...
+
+    @property
     def clip_skips(self) -> bool:
         """Whether another layer of its text encoder can be read; see `BaseSettings.clip_skip`."""
         ...
@@ -158,6 +168,10 @@ class Family(Protocol):
 
     def open_texts(self, base: BaseSettings, device: str, dtype: str) -> TextEncoder:
         """Load tokenizer and text encoder. Raises ModelError."""
+        ...
+
+    def open_trained_texts(self, base: BaseSettings) -> TextEncoder:
+        """Load, in float32 on the CPU, the text encoders that can be trained, and of the others what cannot do without. Raises ModelError."""
         ...
 
     def open_denoiser(self, base: BaseSettings, device: str, dtype: str, quantised: Quantised | None = None) -> Any:

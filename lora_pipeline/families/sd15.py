@@ -33,6 +33,7 @@ class StableDiffusion15(StockFamily):
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
     conv_targets = UNET_CONV_TARGETS
     text_targets = CLIP_TARGETS
+    trained_texts = ("text_encoder",)
     clip_skips = True
     half: Literal["float16", "bfloat16"] = "float16"
     pipeline_class = "StableDiffusionPipeline"
@@ -75,6 +76,7 @@ class StableDiffusion15(StockFamily):
 class _ClipText:
     tokenizer: Any
     encoder: Any
+    partial: bool = False
 
     @property
     def encoders(self) -> Mapping[str, Any]:

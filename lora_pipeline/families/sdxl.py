@@ -68,6 +68,7 @@ class StableDiffusionXL(StockFamily):
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
     conv_targets = UNET_CONV_TARGETS
     text_targets = CLIP_TARGETS
+    trained_texts = ("text_encoder", "text_encoder_2")
     half: Literal["float16", "bfloat16"] = "float16"
     pipeline_class = "StableDiffusionXLPipeline"
     denoiser_class = "UNet2DConditionModel"
@@ -78,7 +79,7 @@ class StableDiffusionXL(StockFamily):
     def open_texts(self, base: BaseSettings, device: str, dtype: str) -> TextEncoder:
         """See `Family.open_texts`."""
         parts = self.open_text_parts(base, device, dtype)
-        encoders = {"text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}
+        encoders = {name: getattr(parts, name) for name in self.trained_texts}
 
         def told(text: str | list[str]) -> Conditioning:
             # An empty text is encoded as such, as sd-scripts and diffusers' training do; the pipeline, when it draws away from

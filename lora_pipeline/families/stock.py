@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from lora_pipeline.errors import ModelError
 from lora_pipeline.families.kohya import Naming
 from lora_pipeline.families.lora_file import ADAPTER, lycoris_kind, read_metadata, write_lora
-from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, Part, PictureEncoder, Quantised
+from lora_pipeline.families.protocol import (
+    Conditioning,
+    Family,
+    NoiseSchedule,
+    Part,
+    PictureEncoder,
+    Quantised,
+    TextEncoder,
+)
 from lora_pipeline.families.reach import measured_reach_px
 from lora_pipeline.families.weights import Weights, check_hub, commit_of, digest_of, read_json, weights_of
 from lora_pipeline.settings import BaseSettings
@@ -46,6 +54,7 @@ class StockFamily:
     lora_targets: tuple[str, ...]
     conv_targets: tuple[str, ...] = ()
     text_targets: tuple[str, ...] = ()
+    trained_texts: tuple[str, ...] = ()
     clip_skips: bool = False
     half: Literal["float16", "bfloat16"] = "bfloat16"
 
@@ -270,6 +279,10 @@ class StockFamily:
 
         return loaded(model, load)
 
+    def open_trained_texts(self: Family, base: BaseSettings) -> TextEncoder:
+        """See `Family.open_trained_texts`."""
+        return self.open_texts(base, "cpu", "float32")
+
     def open_text_parts(self, base: BaseSettings, device: str, dtype: str) -> Any:
         """The stock pipeline with nothing in it but tokenizers and text encoders, these ready for use. Raises ModelError."""
         parts = self.open_pipeline(base, {self.denoiser_folder: None, "vae": None, "scheduler": None})
@@ -400,6 +413,7 @@ class StockTexts:
         max_tokens: how much of it.
         worded: the text as that tokenizer gets it.
         encoders: see `TextEncoder`; if there are any, `told` takes several texts too.
+        partial: see `TextEncoder`.
     """
 
     told: "Callable[[Any], Conditioning]"
@@ -407,6 +421,7 @@ class StockTexts:
     max_tokens: int
     worded: Callable[[str], str] = str
     encoders: Mapping[str, Any] = field(default_factory=dict)
+    partial: bool = False
 
     def encode(self, texts: Sequence[str]) -> list[Conditioning]:
         """See `TextEncoder.encode`."""

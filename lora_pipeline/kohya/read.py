@@ -93,7 +93,7 @@ def read(source: Path, recipe_name: str = "", kind: str = "") -> Imported:
     civitai = what == "civitai JSON"
     values = _values(entries)
     plug = family_of(base.family)
-    context = Context(values, is_flow(base.family), civitai, bool(plug.text_targets), plug.clip_skips)
+    context = Context(values, is_flow(base.family), civitai, len(plug.trained_texts), plug.clip_skips)
     rows = [*_rows(entries, context, told if family in ("", base.family) else _other(family, base.family, name))]
     rows += _unsaid(context, what)
     photos, trigger, class_word = _subject(entries)

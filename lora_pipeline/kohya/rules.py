@@ -23,14 +23,14 @@ class Context:
         values: of all keys, by sd-scripts' name.
         flow: whether the recipe's base model is a flow.
         civitai: whether it is civitai's file.
-        learns_texts: whether the base model's text encoders can be trained here.
+        text_encoders: how many of the base model's text encoders can be trained here.
         clip_skips: whether another layer of its text encoder can be read.
     """
 
     values: Mapping[str, Any]
     flow: bool
     civitai: bool
-    learns_texts: bool
+    text_encoders: int
     clip_skips: bool
 
     def number(self, key: str, otherwise: float) -> float:
@@ -118,23 +118,25 @@ def text_encoder_lr(value: Any, context: Context) -> Verdict:
         return Verdict("as here", "network_train_unet_only: the text encoder is not trained")
     if not rates:
         return unet_only(False, context)
+    if context.text_encoders:  # sd-scripts lists FLUX.1's T5 too, and trains it only if network_args say so
+        rates = rates[: context.text_encoders]
     if all(off(rate) or str(rate) in {"0.0", "0.00000"} for rate in rates):
         return Verdict("as here", "the text encoder is not trained")
-    if not context.learns_texts:
+    if not context.text_encoders:
         return Verdict("not yet", "the text encoders of this base; only the denoiser learns")
     kind, there = adapter_there(context)
     if kind not in {"", "lora"}:
         return Verdict("not yet", f"{there} of text encoders; only the denoiser learns")
-    verdict = sets(fit__text_encoder_lr=rates[0])
+    second = {"fit__text_encoder_2_lr": rates[1]} if len(set(rates)) > 1 else {}
+    verdict = sets(fit__text_encoder_lr=rates[0], **second)
     if not verdict.sets:
         return verdict
     unet_lr = context.number("unet_lr", context.number("learning_rate", TRAINING_DEFAULTS["learning_rate"]))
-    if str(context.values.get("optimizer_type", "")).lower() == "prodigy" and verdict.sets[0][1] not in (0, unet_lr):
+    prodigy = str(context.values.get("optimizer_type", "")).lower() == "prodigy"
+    if prodigy and any(rate not in (0, unet_lr) for _, rate in verdict.sets):
         return Verdict(
             "by hand", "Prodigy finds one rate for all: set fit.text_encoder_lr to fit.unet_lr, or leave it 0"
         )
-    if len(set(rates)) > 1:
-        return Verdict("not yet", "a rate for each text encoder; the first is taken for all", verdict.sets)
     return verdict
 
 

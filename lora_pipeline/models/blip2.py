@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.place import Place, download
+from lora_pipeline.models.place import CAPTIONS_MEASURED, Place, found
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,9 +24,7 @@ class Blip2:
     @classmethod
     def open(cls, model: str, revision: str = "") -> "Blip2":
         """Of a folder or hub id. Raises ModelError: see `Place.check`."""
-        setting = "describe.blip2_model"
-        place = Place(setting, model, revision, download("Salesforce/blip2-opt-2.7b", setting))
-        place.check()
+        place = found("describe.blip2_model", model, "Salesforce/blip2-opt-2.7b", CAPTIONS_MEASURED, revision)
         return cls(place)
 
     @property

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.place import Place, opened
+from lora_pipeline.models.place import Place, found, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,10 +22,7 @@ class Clip:
     @classmethod
     def open(cls, model: str, setting: str = "grade.clip_model") -> "Clip":
         """A folder or hub id. Raises ModelError if it is neither there nor to be had."""
-        how = f"download openai/clip-vit-base-patch32 (`hf download openai/clip-vit-base-patch32`) and name its id or its folder in {setting}, or leave it empty"
-        place = Place(setting, model, "", how)
-        place.check()
-        return cls(place)
+        return cls(found(setting, model, "openai/clip-vit-base-patch32", "leave it empty"))
 
     @property
     def identity(self) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.place import Place, download
+from lora_pipeline.models.place import CAPTIONS_MEASURED, Place, found
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,9 +51,7 @@ class ClipInterrogator:
     @classmethod
     def open(cls, model: str, revision: str = "") -> "ClipInterrogator":
         """Of a folder or hub id. Raises ModelError: see `Place.check`."""
-        setting = "describe.clip_model"
-        place = Place(setting, model, revision, download("openai/clip-vit-large-patch14", setting))
-        place.check()
+        place = found("describe.clip_model", model, "openai/clip-vit-large-patch14", CAPTIONS_MEASURED, revision)
         return cls(place)
 
     @property

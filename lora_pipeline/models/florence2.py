@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.place import Place, download
+from lora_pipeline.models.place import CAPTIONS_MEASURED, Place, found
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,9 +30,9 @@ class Florence2:
     @classmethod
     def open(cls, model: str, revision: str = "", task: str = "detailed_caption") -> "Florence2":
         """Of a folder or hub id. Raises ModelError: see `Place.check`."""
-        setting = "describe.florence2_model"
-        place = Place(setting, model, revision, download("florence-community/Florence-2-base", setting))
-        place.check()
+        place = found(
+            "describe.florence2_model", model, "florence-community/Florence-2-base", CAPTIONS_MEASURED, revision
+        )
         return cls(place, task)
 
     @property

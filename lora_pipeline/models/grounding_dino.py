@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.place import Place, opened
+from lora_pipeline.models.place import Place, found, opened
 from lora_pipeline.records import Box
 
 if TYPE_CHECKING:
@@ -24,13 +24,8 @@ class GroundingDino:
     @classmethod
     def open(cls, model: str, revision: str = "") -> "GroundingDino":
         """Raises ModelError if the folder is not there, or the hub id is neither in the local cache nor to be had."""
-        how = (
-            "download IDEA-Research/grounding-dino-tiny (`hf download IDEA-Research/grounding-dino-tiny`) and name its id "
-            "or its folder in crop.subject_model, or leave that empty: the whole picture is the subject's then"
-        )
-        place = Place("crop.subject_model", model, revision, how)
-        place.check()
-        return cls(place)
+        otherwise = "leave that empty: the whole picture is the subject's then"
+        return cls(found("crop.subject_model", model, "IDEA-Research/grounding-dino-tiny", otherwise, revision))
 
     @property
     def identity(self) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from lora_pipeline.errors import ModelError
 from lora_pipeline.store import digest_bytes
 
+CAPTIONS_MEASURED = "set describe.captioner to measured"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -96,9 +98,24 @@ def opened(place: Place, *classes: Any) -> tuple[Any, ...]:
     return tuple(part.eval().to(device) if isinstance(part, torch.nn.Module) else part for part in parts)
 
 
-def download(id: str, setting: str) -> str:
-    """What to do where a captioner's weights are missing."""
-    return (
-        f"download {id} (`hf download {id}`) and name its id or its folder in {setting}, "
-        "or set describe.captioner to measured"
-    )
+def found(setting: str, model: str, usual: str, otherwise: str, revision: str = "") -> Place:
+    """The place of the model that a setting names, which is there.
+
+    Args:
+        setting: see `Place`.
+        model: a folder or hub id, as the setting has it.
+        usual: hub id of the one to download where it is missing.
+        otherwise: what else can be done then, such as `CAPTIONS_MEASURED`.
+        revision: see `Place`.
+
+    Raises:
+        ModelError: the folder is not there, or the hub id is neither in the local cache nor to be had.
+    """
+    place = Place(setting, model, revision, download(usual, setting, otherwise))
+    place.check()
+    return place
+
+
+def download(id: str, setting: str, otherwise: str) -> str:
+    """What to do where a model's weights are missing."""
+    return f"download {id} (`hf download {id}`) and name its id or its folder in {setting}, or {otherwise}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lora_pipeline.models.place import Place, opened
+from lora_pipeline.models.place import Place, found, opened
 from lora_pipeline.records import Box
 
 if TYPE_CHECKING:
@@ -26,13 +26,8 @@ class Sam:
     @classmethod
     def open(cls, model: str, revision: str = "") -> "Sam":
         """Raises ModelError if the folder is not there, or the hub id is neither in the local cache nor to be had."""
-        how = (
-            "download facebook/sam-vit-base (`hf download facebook/sam-vit-base`) and name its id or its folder in "
-            "crop.segment_model, or leave that empty: no mask of the subject is made then"
-        )
-        place = Place("crop.segment_model", model, revision, how)
-        place.check()
-        return cls(place)
+        otherwise = "leave that empty: no mask of the subject is made then"
+        return cls(found("crop.segment_model", model, "facebook/sam-vit-base", otherwise, revision))
 
     @property
     def identity(self) -> str:

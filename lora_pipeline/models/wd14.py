@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.errors import ModelError
-from lora_pipeline.models.place import Place, download
+from lora_pipeline.models.place import CAPTIONS_MEASURED, Place, download
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,8 @@ class Wd14:
                 "describe.captioner wd14 needs onnxruntime: pip install 'lora-pipeline[wd14]', or set describe.captioner to measured"
             ) from None
         setting = "describe.wd14_model"
-        place = Place(setting, model, revision, download("SmilingWolf/wd-vit-tagger-v3", setting), (TAGS, MODEL))
+        how = download("SmilingWolf/wd-vit-tagger-v3", setting, CAPTIONS_MEASURED)
+        place = Place(setting, model, revision, how, (TAGS, MODEL))
         place.check()
         return cls(place, threshold, character_threshold)
 

@@ -1,11 +1,15 @@
 """What the training set's table says of its buckets."""
 
-from lora_pipeline.assets.encode import _beside, _line
+from PIL import Image
+
+from lora_pipeline import flow
+from lora_pipeline.assets.encode import _beside, _faces, _line
 from lora_pipeline.flow import Outcome, Work
 from lora_pipeline.manifest import Manifest, Report, write
-from lora_pipeline.records import Example, Row
-from lora_pipeline.settings import FitSettings, Settings
-from lora_pipeline.store import Store
+from lora_pipeline.pictures import save
+from lora_pipeline.records import Caption, Crop, Example, File, Row
+from lora_pipeline.settings import EncodeSettings, FitSettings, Settings
+from lora_pipeline.store import Store, digest_file
 from lora_pipeline.subject import Subject
 
 
@@ -25,6 +29,29 @@ def test_a_bucket_that_joined_another_is_reported():
 def test_a_bucket_that_fills_no_batch_is_reported():
     assert _line(TALL, EXAMPLES, batch_size=4) == ("448 × 576", 1, 2, "fills no batch of 4")
     assert _line(TALL, EXAMPLES, batch_size=2) == ("448 × 576", 1, 2, "")
+
+
+def test_training_that_weighs_faces_is_told_where_they_are(tmp_path, tiny_base):
+    """A crop of 128 pixels in a bucket of 64: its face comes half as large."""
+    subject = Subject(
+        name="ann", kind="person", photos=tmp_path, trigger="zx9", class_word="woman", recipe="sd15_person"
+    )
+
+    def told(weight):
+        encode = EncodeSettings(resolution_px=64)
+        work = Work(Store(tmp_path), subject, Settings(base=tiny_base, encode=encode, fit={"face_loss_weight": weight}))
+        picture = work.folder("conceal") / "a.png"
+        save(Image.new("RGB", (128, 128), "grey"), picture)
+        crop = Crop("a.jpg", "close", (0, 0, 128, 128), 128, 128, face=(32, 16, 96, 80))
+        file = File(picture.name, digest_file(picture))
+        write(work.folder("conceal"), [Row("a.jpg@close", "k", data=crop.data(), files={"picture": file})])
+        caption = Caption("a.jpg", "a photo", "hand")
+        write(work.folder("describe"), [Row("a.jpg@close", "k", data=caption.data())])
+        examples = [Example.of(row) for row in flow.encode(work).manifest.kept]
+        return [one.face for one in examples], _faces(weight, examples)
+
+    assert told(1.0) == ([None], {})
+    assert told(4.0) == ([(16, 8, 48, 40)], {"pictures in which the face counts 4 times": 1})
 
 
 def test_the_share_of_regularisation_pictures_is_of_what_is_trained_on(tmp_path):

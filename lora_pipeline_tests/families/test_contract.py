@@ -529,7 +529,7 @@ def test_text_encoders_learn_too_where_the_family_says_so(of_family, tmp_path):
             TrainingError, match=rf"fit\.text_encoder_lr 0\.01: the text encoders of {one.name} .* set it to 0"
         ):
             trainer_of(one, base, **changes)
-        assert not one.open_texts(base, "cpu", "float32").encoders
+        assert not one.trained_texts
         return
     trainer, frozen = trainer_of(one, base, **changes), trainer_of(one, base)
     reached = {
@@ -538,8 +538,8 @@ def test_text_encoders_learn_too_where_the_family_says_so(of_family, tmp_path):
         for name, layer in encoder.named_modules()
         if hasattr(layer, "lora_A")
     }
-    untouched = one.open_texts(base, "cpu", "float32").encoders
-    assert {folder for folder in one.text_folders if folder.startswith("text_encoder")} == set(untouched)
+    untouched = one.open_trained_texts(base).encoders
+    assert set(one.trained_texts) == set(untouched)
     assert reached == {
         f"{folder}.{name}.{inner}"
         for folder, encoder in untouched.items()
@@ -574,16 +574,53 @@ def test_text_encoders_learn_too_where_the_family_says_so(of_family, tmp_path):
 
 def test_texts_in_their_graph_are_those_that_were_cached(of_family):
     one, base = of_family
-    encoder = one.open_texts(base, "cpu", "float32")
     if not one.text_targets:
         return
+    encoder = one.open_trained_texts(base)
     for module in encoder.encoders.values():
         module.requires_grad_(True)
     together = encoder.with_graph(WORDS)
-    for at, told in enumerate(encoder.encode(WORDS)):
-        assert told.keys() == together.keys()
-        assert all(torch.allclose(told[name], together[name][at], atol=1e-5) for name in told)
+    for at, told in enumerate(one.open_texts(base, "cpu", "float32").encode(WORDS)):
+        assert (told.keys() > together.keys()) if encoder.partial else (told.keys() == together.keys())
+        assert all(torch.allclose(told[name], together[name][at], atol=1e-5) for name in together)
     assert all(tensor.requires_grad for tensor in together.values())
+
+
+@pytest.mark.parametrize("rates", [(2e-3, 5e-4), (0.0, 5e-4), (2e-3, 0.0)])
+def test_each_text_encoder_learns_at_its_own_rate(tiny, tmp_path, rates):
+    """AdamW's first update is the rate, up or down."""
+    one, base = family("sdxl"), BaseSettings(family="sdxl", model=str(tiny.build_sdxl(tmp_path)))
+    changes = {"text_encoder_lr": rates[0], "text_encoder_2_lr": rates[1], "weight_decay": 0}
+    trainer = trainer_of(one, base, **changes)
+    before = {name: one.detach().clone() for name, one in trainer.parameters.items()}
+    next(trainer.steps())
+    for folder, rate in zip(("text_encoder", "text_encoder_2"), rates, strict=True):
+        names = [name for name in before if name.startswith(f"{folder}.") and ".lora_B." in name]
+        assert bool(names) == (folder in trainer.encoders) == bool(rate)
+        moved = [float((trainer.parameters[name].detach() - before[name]).abs().max()) for name in names]
+        assert all(by in (0, pytest.approx(rate, rel=1e-2)) for by in moved)  # 0: a layer that is not read
+        assert any(moved) == bool(rate)
+    one.save_lora(trainer.module, tmp_path / "lora.safetensors", {}, trainer.encoders)
+    drawn(one, one.pipeline(base, "cpu", "float32", trainer.module, trainer.encoders))
+
+
+def test_a_caption_that_is_left_out_is_left_out_of_the_text_encoders_that_are_not_trained_too(tiny, tmp_path):
+    """FLUX.1's T5 is read from the cache only as long as the caption is the one that stands there."""
+    one, base = family("flux"), BaseSettings(family="flux", model=str(tiny.build_flux(tmp_path)))
+    for rate, words in ((0.0, WORDS[:1]), (1.0, [""])):
+        trainer = trainer_of(one, base, text_encoder_lr=1e-3, caption_dropout_rate=rate)
+        (told,) = trainer._told(trainer.examples[:1], 0)
+        (wanted,) = one.open_texts(base, "cpu", "float32").encode(words)
+        assert all(torch.allclose(told[name], wanted[name], atol=1e-5) for name in wanted)
+
+
+def test_a_second_text_encoder_that_is_not_there_has_no_rate():
+    from lora_pipeline.errors import TrainingError
+    from lora_pipeline.settings import FitSettings
+    from lora_pipeline.stages.fit.adapter import text_targets_of
+
+    with pytest.raises(TrainingError, match=r"fit\.text_encoder_2_lr 0\.001: sd15 has no second .* leave it empty"):
+        text_targets_of(family("sd15"), FitSettings(text_encoder_2_lr=1e-3))
 
 
 @pytest.mark.parametrize("skip", [1, 2])

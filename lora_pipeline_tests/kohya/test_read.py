@@ -9,7 +9,7 @@ import pytest
 
 from lora_pipeline.errors import SettingsError
 from lora_pipeline.kohya import Imported, Row, read
-from lora_pipeline.kohya.rules import ALIASES, KNOWN, RULES
+from lora_pipeline.kohya.rules import ALIASES, KNOWN, RULES, Context, text_encoder_lr
 from lora_pipeline.recipes import recipe
 from lora_pipeline.settings import FitSettings, Settings
 
@@ -153,9 +153,9 @@ def test_every_key_has_one_row_with_words(put, given):
     ("given", "key", "told"),
     [
         (params(textEncoderLR=5e-5), "textEncoderLR", "fit.text_encoder_lr = 5e-05"),
-        ({**params(textEncoderLR=5e-5), "baseModel": "flux_dev", "baseModelType": "flux"}, "textEncoderLR", "not trained here yet: the text encoders of this base"),
+        ({**params(textEncoderLR=5e-5), "baseModel": "flux_dev", "baseModelType": "flux"}, "textEncoderLR", "fit.text_encoder_lr = 5e-05"),
         (params(textEncoderLR=5e-5, optimizerType="Prodigy", unetLR=1), "textEncoderLR", "by hand: Prodigy finds one rate for all"),
-        (TRAIN.replace("text_encoder_lr = 0.0001", "text_encoder_lr = [0.0001, 0.0002]"), "text_encoder_lr", "fit.text_encoder_lr = 0.0001; not trained here yet: a rate for each"),
+        (TRAIN.replace("text_encoder_lr = 0.0001", "text_encoder_lr = [0.0001, 0.0002]"), "text_encoder_lr", "fit.text_encoder_lr = 0.0001"),
         (TRAIN.replace("text_encoder_lr", "train_text_encoder = true\nnetwork_train_unet_only"), "network_train_unet_only", "the text encoder is not trained"),
         (TRAIN.replace("text_encoder_lr = 0.0001", "train_text_encoder = true"), "train_text_encoder", "it is of fine-tuning"),
         (params(textEncoderLR=0), "textEncoderLR", "the text encoder is not trained"),
@@ -224,6 +224,38 @@ def test_a_toml_of_train_network(put):
 def test_the_text_encoders_rate_is_what_sd_scripts_makes_of_it(put, said, rate):
     found = put(TRAIN.replace("text_encoder_lr = 0.0001", said))
     assert settings(found).fit.text_encoder_lr == rate
+
+
+@pytest.mark.parametrize(
+    ("said", "rates"),
+    [
+        ("1e-5", (1e-5, None)),
+        ("[1e-5]", (1e-5, None)),
+        ("[1e-5, 1e-5]", (1e-5, None)),
+        ("[1e-5, 3e-6]", (1e-5, 3e-6)),
+        ("[0, 3e-6]", (0, 3e-6)),
+        ("[1e-5, 0]", (1e-5, 0)),
+    ],
+)
+def test_each_of_sdxls_text_encoders_has_its_rate(put, said, rates):
+    found = put(TRAIN.replace("text_encoder_lr = 0.0001", f"text_encoder_lr = {said}\nsdxl = true"))
+    fit = settings(found).fit
+    assert (fit.text_encoder_lr, fit.text_encoder_2_lr) == rates
+
+
+def test_text_encoders_that_cannot_be_trained_say_so():
+    verdict = text_encoder_lr([1e-5, 1e-5], Context({}, flow=True, civitai=False, text_encoders=0, clip_skips=False))
+    assert (verdict.fate, verdict.words) == ("not yet", "the text encoders of this base; only the denoiser learns")
+
+
+def test_of_flux_clip_learns_and_t5_does_not(put):
+    """`FluxNetworkTrainer` trains CLIP unless told otherwise, and T5 only if network_args say `train_t5xxl`."""
+    flux = TRAIN.replace("networks.lora", "networks.lora_flux").replace('"conv_dim=8", "conv_alpha=1"', "")
+    for said, rate in (("[1e-5, 1e-4]", 1e-5), ("[0.0, 1e-4]", 0)):
+        fit = settings(put(flux.replace("text_encoder_lr = 0.0001", f"text_encoder_lr = {said}"))).fit
+        assert (fit.text_encoder_lr, fit.text_encoder_2_lr) == (rate, None)
+    five = put(flux.replace("network_args = [", 'network_args = ["train_t5xxl=True"'))
+    assert "not trained here yet: train_t5xxl=True" in row(five, "network_args").told
 
 
 def test_the_guis_processes_and_what_its_warm_up_means_with_them(put):

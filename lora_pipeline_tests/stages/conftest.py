@@ -33,7 +33,7 @@ def random_lora() -> RandomLora:
         plug = family(base.family)
         unet = plug.open_denoiser(base, "cpu", "float32")
         inject(unet, (*plug.lora_targets, *(plug.conv_targets if conv else ())), 4, 2, seed, conv=conv, kind=kind)
-        encoders = plug.open_texts(base, "cpu", "float32").encoders if texts else {}
+        encoders = plug.open_trained_texts(base).encoders if texts else {}
         for encoder in encoders.values():
             inject(encoder, plug.text_targets, 4, 2, seed)
         with torch.random.fork_rng():

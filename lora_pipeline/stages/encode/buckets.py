@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lora_pipeline.records import Box
 from lora_pipeline.settings import EncodeSettings
 
 if TYPE_CHECKING:
@@ -141,6 +142,19 @@ def placed(picture_px: Size, bucket: Size, keep_area_px: int = 0) -> tuple[Size,
     size = (max(bucket[0], round(width * scale)), max(bucket[1], round(height * scale)))
     left, top = (size[0] - bucket[0]) // 2, (size[1] - bucket[1]) // 2
     return size, (left, top, left + bucket[0], top + bucket[1])
+
+
+def box_in_bucket(box: Box, picture_px: Size, bucket: Size, keep_area_px: int = 0) -> Box | None:
+    """A box of a picture's own pixels, in its bucket's (whole pixels); None if nothing of it comes into the bucket. As in `placed`."""
+    size, (left, top, _, _) = placed(picture_px, bucket, keep_area_px)
+    x, y = size[0] / picture_px[0], size[1] / picture_px[1]
+    moved = (
+        max(0, round(box[0] * x) - left),
+        max(0, round(box[1] * y) - top),
+        min(bucket[0], round(box[2] * x) - left),
+        min(bucket[1], round(box[3] * y) - top),
+    )
+    return moved if moved[0] < moved[2] and moved[1] < moved[3] else None
 
 
 def into_bucket(picture: "Image", bucket: Size, keep_area_px: int = 0) -> "Image":

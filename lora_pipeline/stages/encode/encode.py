@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from lora_pipeline.families import Family, PictureEncoder, TextEncoder, best_dev
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, refresh
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
-from lora_pipeline.records import Example, Row
+from lora_pipeline.records import Box, Example, Row
 from lora_pipeline.settings import BaseSettings, EncodeSettings
-from lora_pipeline.stages.encode.buckets import Planned, Size, into_bucket, placed, plan
+from lora_pipeline.stages.encode.buckets import Planned, Size, box_in_bucket, into_bucket, placed, plan
 from lora_pipeline.stages.encode.regularisation import Pooled, Words, gather
 from lora_pipeline.stages.encode.visible import hidden_pixels, visible_cells
 from lora_pipeline.store import whole
@@ -39,6 +39,7 @@ def encode(
     words: Words = Words("", ""),
     pool: Sequence[Pooled] = (),
     progress: Progress = silent,
+    faces: bool = False,
 ) -> Outcome:
     """Bring the training set up to date.
 
@@ -57,6 +58,7 @@ def encode(
         words: what the subject is called, for the captions of regularisation pictures.
         pool: other subjects of the class, for regularisation pictures where the settings ask for theirs.
         progress: told after each picture and each caption.
+        faces: whether training will weigh the subject's face, so that each row says where it is. It encodes nothing anew.
 
     Returns:
         Rows of `Example` with the files
@@ -129,6 +131,7 @@ def encode(
             settings,
             planned.get(row.id),
             room.get(row.id, 0) if row.id in beside else None,
+            _face(pictured[row.id], planned.get(row.id), keep_area_px) if faces and row.id not in beside else None,
         )
         for row in latents.manifest.rows
     ]
@@ -163,6 +166,7 @@ class _Join:
     settings: EncodeSettings
     planned: Planned | None
     room: int | None  # how often a regularisation picture is seen in an epoch; None for a picture of the subject
+    face: Box | None  # of the subject, in the bucket; None also where nobody asks
 
     @property
     def inputs(self) -> list[Any]:
@@ -170,7 +174,8 @@ class _Join:
         rows = (self.latents, self.caption, self.text)
         told = ["" if row is None else f"{row.key} {row.state} {row.reason}" for row in rows]
         own = None if self.planned is None else self.planned.own
-        return [*told, str(self.picture.data.get("photo_digest", "")), own, self.room]
+        face = [] if self.face is None else [self.face]  # told only where there is one: other rows keep their keys
+        return [*told, str(self.picture.data.get("photo_digest", "")), own, self.room, *face]
 
 
 @dataclass(frozen=True)
@@ -267,8 +272,19 @@ def _joined(join: _Join, _: Path) -> Made:
         own_bucket=None if join.planned is None else join.planned.own,
         regularisation=join.room is not None,
         loss_weight=1.0 if join.room is None else join.settings.prior_loss_weight,
+        face=join.face,
     )
     return Made(example.data(), {"latents": join.latents.files["latents"].path, "text": join.text.files["text"].path})
+
+
+def _face(picture: Row, planned: Planned | None, keep_area_px: int) -> Box | None:
+    """Where the subject's face is in the bucket that the picture comes into."""
+    box = cast("list[int] | None", picture.data.get("face"))
+    if box is None or planned is None:
+        return None
+    left, top, right, bottom = box
+    size = (_pixels(picture, "width_px"), _pixels(picture, "height_px"))
+    return box_in_bucket((left, top, right, bottom), size, planned.bucket, keep_area_px)
 
 
 def _framing(picture_px: Size, bucket: Size, keep_area_px: int) -> list[float]:

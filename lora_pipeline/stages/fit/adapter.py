@@ -38,11 +38,15 @@ def targets_of(family: Family, settings: FitSettings) -> tuple[str, ...]:
 
 def text_targets_of(family: Family, settings: FitSettings) -> tuple[str, ...]:
     """As `targets_of`, of the text encoders; none if they are not trained. Raises TrainingError if they are to be and cannot."""
-    if settings.text_encoder_lr and not family.text_targets:
+    if settings.text_encoder_lr and not family.trained_texts:
         raise TrainingError(
             f"fit.text_encoder_lr {settings.text_encoder_lr:g}: the text encoders of {family.name} are not trained here: set it to 0"
         )
-    return family.text_targets if settings.text_encoder_lr else ()
+    if settings.text_encoder_2_lr is not None and len(family.trained_texts) < 2:
+        raise TrainingError(
+            f"fit.text_encoder_2_lr {settings.text_encoder_2_lr:g}: {family.name} has no second text encoder that is trained: leave it empty"
+        )
+    return family.text_targets if settings.learns_texts else ()
 
 
 def inject(

@@ -25,9 +25,16 @@ from lora_pipeline.store import write_text
 CODE_VERSION = "1"
 OnEpoch = Callable[[Row, EpochReport], object]
 # Settings that change no weight, held_out_share but by the photos that it leaves out.
-_NOT_LEARNT = {"state_every_steps", "sample_prompt", "held_out_share", "retry_with_less_memory"}
+_NOT_LEARNT = {"state_every_steps", "state_every_minutes", "sample_prompt", "held_out_share", "retry_with_less_memory"}
 # Settings that runs were trained without: at their defaults those are the same runs, and keep their keys.
-_CAME_LATER = ("network_factor", "base_precision", "num_processes", "text_encoder_lr")
+_CAME_LATER = (
+    "network_factor",
+    "base_precision",
+    "num_processes",
+    "text_encoder_lr",
+    "text_encoder_2_lr",
+    "face_loss_weight",
+)
 
 
 def to_nobody(row: Row, report: EpochReport) -> None:
@@ -178,10 +185,12 @@ def run_key(training_set: Manifest, settings: FitSettings, base: BaseSettings) -
         if settings_told[name] == FitSettings.model_fields[name].default:
             del settings_told[name]
     base_family = family(base.family)
-    parts = [base_family.digest(base, "denoiser")]
-    if varies(settings) or settings.text_encoder_lr:
+    parts: list[object] = [base_family.digest(base, "denoiser")]
+    if varies(settings) or settings.learns_texts:
         # then the run encodes words itself, of which the cached embeddings say nothing
         parts += [base_family.digest(base, "texts"), *(str(row.data["caption"]) for row in training_set.kept)]
+    if settings.face_loss_weight != 1:
+        parts += [row.data.get("face") for row in training_set.kept]
     return key_of(learnt, settings_told, base.family, parts, CODE_VERSION)
 
 

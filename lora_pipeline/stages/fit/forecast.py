@@ -23,7 +23,7 @@ from lora_pipeline.stages.fit.fit import planned
 from lora_pipeline.stages.fit.held_out import held_out
 from lora_pipeline.stages.fit.job import Job, epochs_told_in, steps_in
 from lora_pipeline.stages.fit.memory import with_less
-from lora_pipeline.stages.fit.order import looks_per_bucket, steps_per_epoch
+from lora_pipeline.stages.fit.order import batches_per_step, looks_per_bucket, steps_per_epoch
 from lora_pipeline.stages.fit.process import in_own_process
 from lora_pipeline.store import write_text
 
@@ -35,6 +35,7 @@ _COST_NOTHING = {
     "epochs",
     "gradient_accumulation_steps",  # a step's batches come one after the other
     "num_processes",
+    "face_loss_weight",
     "held_out_share",  # the pictures that it keeps aside are counted
     "network_alpha",
     "network_conv_alpha",
@@ -47,8 +48,10 @@ _COST_NOTHING = {
     "weight_decay",
     "max_grad_norm",
     "state_every_steps",
+    "state_every_minutes",
     "sample_prompt",  # whether there is one is told
-    "text_encoder_lr",  # whether there is one is told
+    "text_encoder_lr",  # which are trained is told
+    "text_encoder_2_lr",
 }
 
 
@@ -192,10 +195,10 @@ def cost_key(job: Job, training_set: Manifest) -> str:
     sizes = sorted({Example.of(row).bucket for row in training_set.kept})
     base = job.base.model_dump(mode="json", exclude={"model", "revision", "licence"})
     weights = family(job.base.family).digest(job.base, "whole")
-    learns_texts = job.settings.text_encoder_lr > 0
+    first, second = (rate > 0 for rate in job.settings.text_encoder_lrs)
     return key_of(
         *(base, weights, settings, sizes, len(held_out(training_set).kept)),
-        *(bool(job.prompt), learns_texts, device, _CODE_VERSION),
+        *(bool(job.prompt), first if first == second else (first, second), device, _CODE_VERSION),
     )
 
 
@@ -231,7 +234,7 @@ def _worked_out(job: Job, training_set: Manifest, cost: str, measured: Measured,
     settings = job.settings
     looks = looks_per_bucket([Example.of(row) for row in training_set.kept])
     processes = settings.num_processes
-    steps = steps_per_epoch(looks, settings.batch_size, settings.gradient_accumulation_steps * processes)
+    steps = steps_per_epoch(looks, settings.batch_size, batches_per_step(settings, processes))
     # each process has a device of its own, as the one that was measured
     seconds = epoch_seconds(measured, looks, settings.batch_size) / processes
     return Forecast(

@@ -1,7 +1,8 @@
 """The loss. It knows what kind of answer a model gives, never which model it holds.
 
 Its order is that of kohya-ss/sd-scripts (`process_batch` in train_network.py): per latent → mask → mean of each sample → × prior
-weight → min-SNR → debiased estimation → mean of the batch. One thing differs on purpose: the mean is over what the mask shows.
+weight → min-SNR → debiased estimation → mean of the batch. One thing differs on purpose: the mean is over what the mask shows, in
+which a face may count several times.
 
 Shape legend: B pictures, C latent channels, h × w latent cells. x_0 latents, ε noise, x_t noisy latents, all B×C×h×w; α and σ
 of x_t = α · x_0 + σ · ε, B numbers each; SNR = α² / σ².
@@ -11,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 from lora_pipeline.families import PredictionKind
+from lora_pipeline.records import Box
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,12 +113,40 @@ def latent_losses(
     return 2 * c * smooth if loss_type == "huber" else 2 * smooth
 
 
+def face_weights(face: Box | None, bucket: tuple[int, int], cells: tuple[int, int], weight: float) -> "Tensor":
+    """How many times the loss counts in each latent cell, 1×h×w: `weight` times in the face's box, once elsewhere, and in between
+    in a cell that the box's edge cuts.
+
+    Args:
+        face: the box in the bucket's pixels; None if there is none.
+        bucket: width and height in pixels.
+        cells: h and w.
+        weight: 1 or more.
+    """
+    import torch
+
+    if face is None:
+        return torch.ones(1, *cells)
+    across = _shares(face[0], face[2], bucket[0], cells[1])
+    down = _shares(face[1], face[3], bucket[1], cells[0])
+    return (1 + (weight - 1) * down[:, None] * across)[None]
+
+
+def _shares(begin_px: int, end_px: int, side_px: int, cells: int) -> "Tensor":
+    """What share of each of so many cells, side by side, lies between two pixels."""
+    import torch
+
+    edges = torch.arange(cells + 1) * (side_px / cells)
+    return (edges[1:].clamp(max=end_px) - edges[:-1].clamp(min=begin_px)).clamp(min=0) / (side_px / cells)
+
+
 def sample_losses(losses: "Tensor", visible: "Tensor") -> "Tensor":
     """Mean loss of each sample over what is visible, B numbers; its derivative is exactly 0 where nothing is.
 
     Args:
         losses: of each number of the answer, B×C×h×w.
-        visible: B×1×h×w, 1 where the loss counts and 0 where it does not; at least one 1 a sample.
+        visible: B×1×h×w, how many times the loss counts: 0 where something is hidden, else 1, or more within a face that is
+            weighed. Not all 0 in any sample.
     """
     return (losses * visible).sum(dim=(1, 2, 3)) / (visible.sum(dim=(1, 2, 3)) * losses.shape[1])
 

@@ -18,6 +18,7 @@ from lora_pipeline.errors import PipelineError, TrainingError
 from lora_pipeline.families import best_device, family
 from lora_pipeline.stages.fit.costs import MEASURED, Measured
 from lora_pipeline.stages.fit.job import Job
+from lora_pipeline.stages.fit.memory import named
 from lora_pipeline.stages.fit.order import Look
 from lora_pipeline.stages.fit.reports import StepReport, to_line
 from lora_pipeline.stages.fit.run import Sampler, error_line, finish_epoch, repeatable
@@ -37,11 +38,10 @@ def measure(job: Job, device: str = "") -> Measured:
         device: empty for the best there is.
 
     Raises:
-        TrainingError: as `run`, or memory does not suffice for one picture.
+        TrainingError: as `run`, or memory does not suffice to draw a sample.
+        OutOfMemory: nor for one picture.
         ModelError: the base model cannot be opened.
     """
-    import torch
-
     device = device or best_device()
     repeatable(device)
     free_mib = free_memory_mib(device)
@@ -54,13 +54,11 @@ def measure(job: Job, device: str = "") -> Measured:
     def looks(count: int) -> tuple[Look, ...]:
         return tuple(Look(pictures[number % len(pictures)], mirrored=False) for number in range(count))
 
-    try:
+    with named(settings.model_copy(update={"batch_size": 1})):
         trainer = Trainer(examples, base_family, job.base, settings, device, held_out)
         opening_mib = most_memory_mib(device)
         _forget_most(device)
         seconds_one, step = _timed(trainer, looks(1))
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(_does_not_fit(job, free_mib, str(error))) from error
     texts_mib = sum(_frozen_mib(encoder) for encoder in trainer.encoders.values())
     lora = sum(one.numel() * one.element_size() for one in trainer.parameters.values())
     one_mib, resident_mib = most_memory_mib(device), _memory_mib(device)
@@ -197,14 +195,6 @@ def _in_words(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{device}, {torch.get_num_threads()} threads"
-
-
-def _does_not_fit(job: Job, free_mib: float, error: str) -> str:
-    on = "" if job.settings.gradient_checkpointing else "switch fit.gradient_checkpointing on, or "
-    return (
-        f"the graphics card's {free_mib:,.0f} MiB do not suffice for one picture a batch: {on}"
-        f"lower encode.resolution_px, or take a smaller base model ({error.splitlines()[0]})"
-    )
 
 
 def main(job_file: Path) -> int:

@@ -50,12 +50,16 @@ def looks_per_bucket(examples: Sequence[Example]) -> Counter[Size]:
     return looks
 
 
+def batches_per_step(settings: FitSettings, processes: int) -> int:
+    """Batches that a step (an update) learns from, those of all processes."""
+    return processes * settings.gradient_accumulation_steps
+
+
 def total_steps(training_set: Manifest, settings: FitSettings) -> int:
     """Steps of a whole run, for a forecast."""
     examples = [Example.of(row) for row in without_held_out(training_set, settings).kept]
-    looks = looks_per_bucket(examples)
-    batches_per_step = settings.num_processes * settings.gradient_accumulation_steps
-    return settings.epochs * steps_per_epoch(looks, settings.batch_size, batches_per_step)
+    at_once = batches_per_step(settings, settings.num_processes)
+    return settings.epochs * steps_per_epoch(looks_per_bucket(examples), settings.batch_size, at_once)
 
 
 def batches(

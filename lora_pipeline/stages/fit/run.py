@@ -84,6 +84,7 @@ def _run(job: Job, stopped: Callable[[], bool], device: str, group: Group) -> It
     with Board(job.run, steps_in(job.steps_file), epochs_in(job.epochs_file)) as board:
         if trainer.epoch > len(epochs) and trainer.step % trainer.steps_per_epoch == 0:
             yield board.shown(finish_epoch(job, base_family, trainer, sampler))
+        saved = time.monotonic()
         for report in trainer.steps():
             _append(job.steps_file, to_line(report))
             yield board.shown(report)
@@ -91,14 +92,28 @@ def _run(job: Job, stopped: Callable[[], bool], device: str, group: Group) -> It
             if ends_epoch:
                 yield board.shown(finish_epoch(job, base_family, trainer, sampler))
             stop = group.total(stopped()) > 0
-            due = job.settings.state_every_steps and trainer.step % job.settings.state_every_steps == 0
-            if (stop or due) and not ends_epoch:
+            due = stop or state_is_due(job.settings, trainer.step, time.monotonic() - saved)
+            if due and not ends_epoch:
                 _save_state(job, trainer)
+            if due or ends_epoch:
+                saved = time.monotonic()
             if stop and trainer.epoch < job.settings.epochs:
                 break
         else:
             shutil.rmtree(job.state.parent, ignore_errors=True)
     group.leave()
+
+
+def state_is_due(settings: FitSettings, step: int, since_s: float) -> bool:
+    """Whether the state is to be saved after a step, in the middle of an epoch.
+
+    Args:
+        step: of the run, 1 for the first.
+        since_s: seconds since the last state.
+    """
+    by_steps = settings.state_every_steps > 0 and step % settings.state_every_steps == 0
+    by_time = settings.state_every_minutes > 0 and since_s >= 60 * settings.state_every_minutes
+    return by_steps or by_time
 
 
 def repeatable(device: str) -> None:

@@ -22,6 +22,7 @@ from lora_pipeline.stages.fit.captions import caption_of, varies
 from lora_pipeline.stages.fit.group import Group
 from lora_pipeline.stages.fit.loss import (
     debiased_weight,
+    face_weights,
     huber_threshold,
     latent_losses,
     min_snr_weight,
@@ -31,7 +32,7 @@ from lora_pipeline.stages.fit.loss import (
 )
 from lora_pipeline.stages.fit.noise import Draw, draw, held_out_draws
 from lora_pipeline.stages.fit.optimizer import optimizer_of
-from lora_pipeline.stages.fit.order import Look, batches, grouped, looks_per_bucket, steps_per_epoch
+from lora_pipeline.stages.fit.order import Look, batches, batches_per_step, grouped, looks_per_bucket, steps_per_epoch
 from lora_pipeline.stages.fit.reports import SMOOTHING, StepReport, smoothed
 from lora_pipeline.stages.fit.schedule import learning_rate
 
@@ -167,18 +168,20 @@ class Trainer:
         self.shares = [1.0]  # of the rate, of each of the optimizer's groups
         self.texts: TextEncoder | None = None
         if text_targets := adapter.text_targets_of(family, settings):
-            self.texts = family.open_texts(base, "cpu", "float32")
-            its = self._inject_texts(self.texts.encoders, text_targets)
-            groups = [{"params": groups}, {"params": list(its.values())}]
-            self.shares.append(settings.text_encoder_lr / settings.unet_lr)
-            self.parameters |= its
+            self.texts = family.open_trained_texts(base)
+            by_rate: dict[float, list[Any]] = {}
+            for folder, its in self._inject_texts(self.texts.encoders, text_targets).items():
+                by_rate.setdefault(self.text_rates[folder], []).extend(its.values())
+                self.parameters |= its
+            groups = [{"params": groups}, *({"params": its} for its in by_rate.values())]
+            self.shares += [rate / settings.unet_lr for rate in by_rate]
         if settings.gradient_checkpointing:
             self.checkpoint()
         self.optimizer = optimizer_of(settings, groups, device)
         self.scaler = torch.amp.GradScaler(device, enabled=settings.mixed_precision == "fp16")  # type: ignore[attr-defined]
         self.alphas = torch.tensor(self.schedule.alphas, device=device)
         self.sigmas = torch.tensor(self.schedule.sigmas, device=device)
-        if varies(settings) and self.texts is None:
+        if varies(settings) and (self.texts is None or self.texts.partial):
             # opened now, so that memory that does not suffice shows before the first step
             texts = family.open_texts(base, device, "float32")
 
@@ -190,7 +193,7 @@ class Trainer:
         self.images_seen = 0
         self.losses = 0.0  # the running sum that `smoothed` reads
         looks = looks_per_bucket([one.example for one in examples])
-        self.batches_per_step = group.size * settings.gradient_accumulation_steps
+        self.batches_per_step = batches_per_step(settings, group.size)
         self.steps_per_epoch = steps_per_epoch(looks, settings.batch_size, self.batches_per_step)
         self.images_per_epoch = sum(looks.values())
         self.mirror = all(len(one.latents) == 2 for one in examples)
@@ -202,10 +205,19 @@ class Trainer:
             return self.family.open_denoiser(base, self.device, _FORMATS[mixed], _QUANTISED[precision])
         return self.family.open_denoiser(base, "cpu", _FORMATS[precision])
 
-    def _inject_texts(self, encoders: Mapping[str, Any], targets: tuple[str, ...]) -> dict[str, Any]:
-        """Put a LoRA into each text encoder, of the denoiser's dim, alpha and dropout; its parameters by folder and name."""
-        settings, parameters = self.settings, dict[str, Any]()
+    @property
+    def text_rates(self) -> Mapping[str, float]:
+        """Learning rates of the text encoders that can be trained, by the names of their folders; 0 is not trained."""
+        return dict(zip(self.family.trained_texts, self.settings.text_encoder_lrs, strict=False))
+
+    def _inject_texts(self, encoders: Mapping[str, Any], targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        """Put a LoRA into each text encoder that is trained, of the denoiser's dim, alpha and dropout; its parameters by folder, and by
+        folder and name."""
+        settings, parameters = self.settings, dict[str, dict[str, Any]]()
         for number, (folder, encoder) in enumerate(encoders.items(), start=1):
+            encoder.to(self.device)
+            if not self.text_rates[folder]:
+                continue
             adapter.inject(
                 encoder,
                 targets,
@@ -215,13 +227,14 @@ class Trainer:
                 settings.network_dropout,
             )
             encoder.to(self.device).train()
-            parameters |= {f"{folder}.{name}": one for name, one in adapter.parameters(encoder).items()}
+            parameters[folder] = {f"{folder}.{name}": one for name, one in adapter.parameters(encoder).items()}
         return parameters
 
     @property
     def encoders(self) -> Mapping[str, Any]:
         """The text encoders that are trained, by the names of their folders."""
-        return {} if self.texts is None else self.texts.encoders
+        encoders = {} if self.texts is None else self.texts.encoders
+        return {folder: encoder for folder, encoder in encoders.items() if self.text_rates[folder]}
 
     def checkpoint(self) -> None:
         """Reckon layers' answers again on the way back, in place of keeping them: gradient checkpointing, from now on."""
@@ -408,6 +421,8 @@ class Trainer:
         visible = torch.stack([one.visible[side] for one, side in looks]).to(self.device)
         if not settings.masked_loss:
             visible = torch.ones_like(visible)
+        if settings.face_loss_weight != 1:
+            visible = visible * torch.stack([self._face_weights(one, side) for one, side in looks]).to(self.device)
         conditioning = {name: torch.stack([one[name] for one in told]).to(self.device) for name in told[0]}
         noise = torch.stack([torch.from_numpy(one.noise) for one in drawn]).to(self.device)
         timesteps = torch.tensor([one.timestep for one in drawn], device=self.device)
@@ -430,6 +445,13 @@ class Trainer:
             losses = losses * debiased_weight(kind, alpha, sigma)
         return losses.mean()
 
+    def _face_weights(self, one: Cached, side: int) -> Any:
+        """How many times the loss counts in each latent of a picture, or of its mirror image (side 1): 1×h×w."""
+        weights = face_weights(
+            one.example.face, one.example.bucket, one.latents[side].shape[-2:], self.settings.face_loss_weight
+        )
+        return weights.flip(-1) if side else weights
+
     def _told(self, pictures: Sequence[Cached], images_seen: int) -> list[dict[str, Any]]:
         """What the denoiser is told of looks at pictures, of which the first comes after so many images."""
         words = [caption_of(one.example.caption, self.settings, images_seen + at) for at, one in enumerate(pictures)]
@@ -443,19 +465,19 @@ class Trainer:
         is encoded here, each text alone, so that its numbers do not hang on who else is in the batch. The last few are
         remembered: the empty caption comes again and again.
 
-        Where text encoders are trained, a text's numbers are new at each step: all are encoded here, together, in their graph.
+        Where text encoders are trained, a text's numbers are new at each step: theirs are encoded here, together, in their graph.
         """
-        if self.texts is None:
-            return [
+        cached = [one.conditioning for one in pictures]
+        if self.texts is None or self.texts.partial:
+            cached = [
                 one.conditioning if text == one.example.caption else {**one.conditioning, **self.encode_text(text)}
                 for one, text in zip(pictures, words, strict=True)
             ]
+        if self.texts is None:
+            return cached
         with self._precision():
             told = self.texts.with_graph(words)
-        return [
-            {**one.conditioning, **{name: values[at].float() for name, values in told.items()}}
-            for at, one in enumerate(pictures)
-        ]
+        return [{**one, **{name: values[at].float() for name, values in told.items()}} for at, one in enumerate(cached)]
 
     @contextmanager
     def drawing(self) -> Generator[Any]:

@@ -131,7 +131,9 @@ def _course(card: CardFacts, checkpoint: Checkpoint, told: Told) -> dict[str, st
         "ss_gradient_checkpointing": fit["gradient_checkpointing"],
         "ss_learning_rate": fit["unet_lr"],
         "ss_unet_lr": fit["unet_lr"],
-        "ss_text_encoder_lr": fit["text_encoder_lr"],
+        "ss_text_encoder_lr": fit["text_encoder_lr"]
+        if fit["text_encoder_2_lr"] is None
+        else [fit["text_encoder_lr"], fit["text_encoder_2_lr"]],
         "ss_lr_scheduler": fit["lr_scheduler"],
         "ss_lr_warmup_steps": fit["lr_warmup_steps"],
         "ss_optimizer": f"{fit['optimizer_type']}(weight_decay={fit['weight_decay']:g})",

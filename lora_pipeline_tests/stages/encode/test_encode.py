@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ def picture_of(seed, size):
     return coarse.resize(size, Image.Resampling.BICUBIC)
 
 
-def blurred(folder, pictures):
-    """A stand-in for `conceal`: id → (seed, size, hidden box or None)."""
+def blurred(folder, pictures, faces=MappingProxyType({})):
+    """A stand-in for `conceal`: id → (seed, size, hidden box or None); and id → the subject's face."""
 
     def make(wanted, folder):
         name, (seed, size, hidden) = wanted
@@ -35,12 +36,10 @@ def blurred(folder, pictures):
         stem = name.replace("/", "_").replace("#", "_")
         save(picture_of(seed, size), folder / f"{stem}.png")
         save(mask, folder / f"{stem}.mask.png")
-        crop = Crop(
-            photo=name.split("#")[0], framing="close", region=(0, 0, *size), width_px=size[0], height_px=size[1]
-        )
+        crop = Crop(name.split("#")[0], "close", (0, 0, *size), *size, face=faces.get(name))
         return Made(crop.data(), {"picture": f"{stem}.png", "mask": f"{stem}.mask.png"})
 
-    items = [Item(name, [repr(wanted)], (name, wanted)) for name, wanted in pictures.items()]
+    items = [Item(name, [repr(wanted), faces.get(name)], (name, wanted)) for name, wanted in pictures.items()]
     return refresh(folder, items, make, settings=None, code_version="1").manifest
 
 
@@ -164,6 +163,32 @@ def test_a_picture_whose_bucket_fills_no_batch_is_encoded_in_its_neighbour_and_s
     assert told["pictures"] == 1  # the others' latents are what they were
     square = Example.of(made.row("a.jpg#0@close"))
     assert (square.bucket, square.own_bucket) == ((64, 64), (64, 64))
+
+
+@pytest.mark.usefixtures("short_reach")
+def test_where_the_face_is_in_the_bucket_is_told_where_it_is_weighed_and_encodes_nothing(tmp_path, tiny_base, counted):
+    """200 px become 64: × 0.32. 96 × 48 px into 64 × 64 become 128 × 64, whose middle begins at 32."""
+    faces = {"b.jpg#0@close": (50, 25, 150, 125), "sub/c.jpg#0@full": (18, 12, 48, 42)}
+    pictures, captions = blurred(tmp_path / "blurred", PICTURES, faces), captioned(tmp_path / "captions", TEXTS)
+
+    def run(batch_size, faces):
+        made = encode(
+            pictures, captions, tmp_path / "out", SETTINGS, tiny_base, batch_size=batch_size, faces=faces
+        ).manifest
+        return made, {row.id: Example.of(row).face for row in made.kept}
+
+    plain, told = run(3, faces=False)
+    assert set(told.values()) == {None}
+    assert not any("face" in row.data for row in plain.rows)
+    counted()
+    weighed, told = run(3, faces=True)
+    assert told == {"a.jpg#0@close": None, "b.jpg#0@close": (16, 8, 48, 40), "sub/c.jpg#0@full": (18, 12, 48, 42)}
+    assert counted() == {"pictures": 0, "texts": 0, "opened": 0}
+    assert weighed.row("a.jpg#0@close") == plain.row("a.jpg#0@close")
+    assert weighed.row("b.jpg#0@close").files == plain.row("b.jpg#0@close").files
+    assert run(3, faces=False)[0] == plain
+    _, told = run(4, faces=True)  # one wide picture × 3 repeats fills no batch of 4: it comes into the square
+    assert told["sub/c.jpg#0@full"] == (0, 16, 32, 56)
 
 
 def test_a_picture_too_small_for_a_bucket_is_a_row_with_a_reason(tmp_path, tiny_base):

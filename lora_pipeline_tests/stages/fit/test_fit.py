@@ -271,8 +271,22 @@ def test_settings_that_came_later_count_once_they_are_not_at_their_defaults(
     monkeypatch.setitem(_job.__globals__, "key_of", lambda *given: told.append(given[1]) or "0" * 64)
     for settings in (SETTINGS, SETTINGS.model_copy(update={"base_precision": "bf16"})):
         key_of_run(training_set, tmp_path, tiny_base, settings)
-    assert not {"base_precision", "network_factor", "num_processes"} & set(told[0])
+    assert not {"base_precision", "network_factor", "num_processes", "face_loss_weight", "text_encoder_2_lr"} & set(
+        told[0]
+    )
     assert told[1] == {**told[0], "base_precision": "bf16"}
+
+
+def test_where_the_faces_are_counts_once_they_are_weighed(training_set, tiny_base, tmp_path):
+    moved = replace(training_set, rows=tuple(row.with_data(face=[8, 8, 24, 24]) for row in training_set.rows))
+    weighed = SETTINGS.model_copy(update={"face_loss_weight": 4.0})
+    assert key_of_run(moved, tmp_path, tiny_base) == key_of_run(training_set, tmp_path, tiny_base)
+    keys = {
+        key_of_run(one, tmp_path, tiny_base, settings)
+        for one in (training_set, moved)
+        for settings in (SETTINGS, weighed)
+    }
+    assert len(keys) == 3
 
 
 def test_several_processes_are_another_run_and_one_is_as_ever(training_set, tiny_base, tmp_path):
@@ -305,7 +319,7 @@ def test_text_encoders_that_are_not_trained_leave_the_key_as_it_was(training_set
 def test_text_encoders_that_cannot_be_trained_are_told_before_anything_begins(
     training_set, tiny_base, tmp_path, monkeypatch, no_process
 ):
-    monkeypatch.setattr(type(family("sd15")), "text_targets", ())
+    monkeypatch.setattr(type(family("sd15")), "trained_texts", ())
     with pytest.raises(TrainingError, match=r"fit\.text_encoder_lr 0\.0001: .* set it to 0"):
         fit(training_set, tmp_path, SETTINGS.model_copy(update={"text_encoder_lr": 1e-4}), tiny_base, "")
 

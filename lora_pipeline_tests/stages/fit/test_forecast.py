@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import psutil
 import pytest
 
-from lora_pipeline.errors import TrainingError
+from lora_pipeline.errors import OutOfMemory, TrainingError
 from lora_pipeline.manifest import write
 from lora_pipeline.settings import BaseSettings, FitSettings, ForecastSettings
 from lora_pipeline.stages.fit import Forecast, compare, fit, forecast, objections, process
@@ -20,6 +20,7 @@ from lora_pipeline.stages.fit.forecast import cost_key
 from lora_pipeline.stages.fit.job import Job, steps_in
 from lora_pipeline.stages.fit.measure import measure
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, to_line
+from lora_pipeline.stages.fit.trainer import Trainer
 
 SETTINGS = FitSettings(epochs=3, batch_size=2, network_dim=4, network_alpha=2, unet_lr=1e-3)
 MEASURED = Measured(
@@ -192,6 +193,17 @@ def test_the_cost_is_of_base_settings_sizes_and_device(
     assert key() != first
 
 
+def test_the_cost_tells_which_text_encoders_are_trained_and_not_at_what_rate(make_training_set, tiny_base, tmp_path):
+    job, trained = planned(make_training_set(tmp_path / "set"), tmp_path, FitSettings(), tiny_base, "")
+
+    def key(first, second):
+        rates = {"text_encoder_lr": first, "text_encoder_2_lr": second}
+        return cost_key(replace(job, settings=job.settings.model_copy(update=rates)), trained)
+
+    assert key(1e-4, None) == key(1e-5, 1e-4)
+    assert len({key(0, None), key(1e-4, None), key(1e-4, 0), key(0, 1e-4)}) == 4
+
+
 def test_what_was_forecast_is_compared_with_what_came(record):
     per_step, seconds, memory = compare(record.parent)
     assert (per_step.forecast, per_step.happened, per_step.off) == (1.25, 2.5, 1.0)
@@ -206,6 +218,18 @@ def job_to_measure(training_set, base, folder, prompt="", **changes):
     folder.mkdir()
     write(folder, training_set.rows, "trained_on")
     return Job("key", folder, training_set.folder, "digest", SETTINGS.model_copy(update=changes), base, prompt)
+
+
+def test_memory_that_does_not_suffice_for_one_picture_is_named_as_in_training(
+    training_set, tiny_base, tmp_path, monkeypatch
+):
+    def refused(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(Trainer, "step_on", refused)
+    words = r"at batch size 1 × 1 without gradient checkpointing: switch fit\.gradient_checkpointing on, or .*9 bytes"
+    with pytest.raises(OutOfMemory, match=words):
+        measure(job_to_measure(training_set, tiny_base, tmp_path / "job"), "cpu")
 
 
 def test_steps_that_are_tried_are_of_one_picture_and_of_the_real_batch(tmp_path, make_training_set, tiny_base):

@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 
 from lora_pipeline.stages.fit.loss import (  # noqa: E402
     debiased_weight,
+    face_weights,
     huber_threshold,
     latent_losses,
     min_snr_weight,
@@ -124,3 +125,31 @@ def test_debiased_weights_are_sd_scripts():
     sigma = (1 - alpha**2).sqrt()
     assert debiased_weight("epsilon", alpha, sigma).tolist() == pytest.approx([1 / 2, 3, 1000**-0.5])
     assert debiased_weight("v_prediction", alpha, sigma).tolist() == pytest.approx([1 / 5, 9 / 10, 1 / 1001])
+
+
+def test_a_face_counts_as_often_as_asked_and_a_cell_on_its_edge_by_its_share():
+    """32 × 24 pixels in 4 × 3 cells: the box holds the second cell of the second row, half of the one beside it, and a quarter row below."""
+    told = face_weights((8, 8, 20, 18), (32, 24), (3, 4), 5.0)
+    assert told.tolist() == [[[1, 1, 1, 1], [1, 5, 3, 1], [1, 2, 1.5, 1]]]
+    assert face_weights(None, (32, 24), (3, 4), 5.0).tolist() == torch.ones(1, 3, 4).tolist()
+
+
+def test_a_face_that_counts_four_times_by_hand():
+    """Errors of 3 in the face's 2 cells, of 1 in 5 others, and of 100 in a hidden one: (4 · 2 · 9 + 5 · 1) / (4 · 2 + 5)."""
+    answer = torch.ones(1, 4, 2, 4)
+    answer[:, :, 0, :2] = 3
+    answer[:, :, 1, 3] = 100
+    visible = torch.ones(1, 1, 2, 4)
+    visible[..., 1, 3] = 0
+    weighed = visible * face_weights((0, 0, 16, 8), (32, 16), (2, 4), 4.0)
+    assert sample_losses(latent_losses(answer, torch.zeros_like(answer)), weighed).tolist() == pytest.approx([77 / 13])
+
+
+def test_what_is_hidden_stays_hidden_in_a_face_that_is_weighed():
+    answer = random(1, 4, 4, 4).float().requires_grad_()
+    visible = torch.ones(1, 1, 4, 4)
+    visible[..., 1, 1] = 0
+    weighed = visible * face_weights((0, 0, 24, 24), (32, 32), (4, 4), 10.0)
+    sample_losses(latent_losses(answer, random(1, 4, 4, 4, seed=1).float()), weighed).sum().backward()
+    assert (answer.grad[..., 1, 1] == 0).all()
+    assert (answer.grad != 0).sum() == 4 * 15

@@ -12,7 +12,7 @@ from lora_pipeline.manifest import write
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.job import Job, epochs_in, steps_in
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, of_line, to_line
-from lora_pipeline.stages.fit.run import SAMPLE_STEPS, run
+from lora_pipeline.stages.fit.run import SAMPLE_STEPS, run, state_is_due
 
 SETTINGS = FitSettings(epochs=3, batch_size=2, network_dim=4, network_alpha=2, unet_lr=1e-3)
 
@@ -199,8 +199,9 @@ def test_a_damaged_state_is_told(job_in):
         list(run(job, device="cpu"))
 
 
-def test_states_are_saved_as_often_as_asked(job_in):
-    job = job_in("run", state_every_steps=1)
+@pytest.mark.parametrize("changes", [{"state_every_steps": 1}, {"state_every_minutes": 1e-9}], ids=str)
+def test_states_are_saved_as_often_as_asked(job_in, changes):
+    job = job_in("run", **changes)
     reports = run(job, device="cpu")
     next(reports)
     next(reports)  # the second step begins after the first one's state is saved
@@ -208,3 +209,13 @@ def test_states_are_saved_as_often_as_asked(job_in):
     reports.close()
     again = next(iter(run(job, device="cpu")))
     assert again.step == 2
+
+
+def test_a_state_is_due_after_so_many_steps_or_minutes():
+    def due(step, since_s, **changes):
+        return state_is_due(FitSettings(**changes), step, since_s)
+
+    assert [due(step, 0, state_every_steps=3) for step in (2, 3, 4, 6)] == [False, True, False, True]
+    assert [due(1, since_s, state_every_minutes=2) for since_s in (119, 120)] == [False, True]
+    assert not due(1, 1e9, state_every_minutes=0)
+    assert [due(1, since_s) for since_s in (599, 600)] == [False, True]

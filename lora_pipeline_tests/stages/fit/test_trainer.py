@@ -325,6 +325,50 @@ def test_the_loss_is_summed_in_its_order(training_set, tiny_base, monkeypatch):
     assert told == pytest.approx(sum(wanted) / 2, rel=1e-4)
 
 
+def with_face(trainer, picture, face):
+    one = trainer.examples[picture]
+    trainer.examples[picture] = replace(one, example=replace(one.example, face=face))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_face_that_is_weighed_pulls_so_many_times_and_so_does_its_mirror_image(
+    training_set, tiny_base, monkeypatch, mirrored
+):
+    """The pull of each number is 2 · error · its weight / sum of weights: the box's 2 × 3 cells count 4 times, of 64 + 3 · 6 in all."""
+    settings = SETTINGS.model_copy(update={"face_loss_weight": 4.0, "min_snr_gamma": 0.0})
+    trainer = trainer_of(training_set, tiny_base, settings)
+    with_face(trainer, 2, (8, 16, 24, 40))
+    answers = []
+    predict = type(trainer.family).predict
+
+    def kept(*given):
+        answers.append(predict(*given))
+        answers[-1].retain_grad()
+        return answers[-1]
+
+    monkeypatch.setattr(type(trainer.family), "predict", kept)
+    trainer.loss([Look(2, mirrored)]).backward()
+    noise = torch.from_numpy(
+        draw(settings, trainer.schedule, 0, trainer.examples[2].latents[int(mirrored)].numpy()).noise
+    )
+    share = answers[0].grad[0] / (2 * (answers[0].detach()[0] - noise))
+    columns = slice(5, 7) if mirrored else slice(1, 3)
+    wanted = torch.ones(8, 8)
+    wanted[2:5, columns] = 4
+    assert torch.allclose(share * 4 * (64 + 3 * 6), wanted.expand(4, 8, 8), rtol=1e-3)
+
+
+def test_a_face_weight_of_one_is_no_weight(training_set, tiny_base):
+    plain, faced, weighed = (
+        trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"face_loss_weight": weight}))
+        for weight in (1.0, 1.0, 4.0)
+    )
+    for trainer in (faced, weighed):
+        with_face(trainer, 2, (8, 16, 24, 40))
+    told = [float(trainer.loss([Look(2, False)]).detach()) for trainer in (plain, faced, weighed)]
+    assert told[0] == told[1] != told[2]
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [

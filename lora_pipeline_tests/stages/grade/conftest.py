@@ -1,12 +1,8 @@
 """Stand-ins for the two callables: a painter whose pictures say what they were made from, and a reader of its pictures."""
 
-import json
-import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,6 +14,7 @@ from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings
 from lora_pipeline.stages.grade import Wanted
 from lora_pipeline.store import digest_bytes
+from lora_pipeline_tests.chat import Chat, serving
 
 
 @dataclass
@@ -100,41 +97,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseSettings:
     return BaseSettings(model=str(folder))
 
 
-@dataclass
-class Chat:
-    """A server on loopback that speaks `/v1/chat/completions`: what it answers, in turn (the last for ever), and what it was asked."""
-
-    address: str = ""
-    answers: list[str] = field(default_factory=list)
-    asked: list[dict[str, Any]] = field(default_factory=list)
-
-
 @pytest.fixture
 def chat() -> Generator[Chat]:
-    told = Chat()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            answer = told.answers.pop(0) if len(told.answers) > 1 else told.answers[0]
-            body = {
-                "choices": [{"message": {"content": answer}}],
-                "usage": {"prompt_tokens": 100, "completion_tokens": 10},
-            }
-            data = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    told.address = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield told
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving("") as server:
+        yield server

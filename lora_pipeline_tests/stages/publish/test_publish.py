@@ -485,17 +485,20 @@ def test_the_cards_code_runs_as_written(
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
-@pytest.mark.parametrize(("skip", "said"), [(1, "None"), (2, "2")])
+@pytest.mark.parametrize(
+    ("skip", "said", "second", "rates"), [(1, "None", None, "5e-05"), (2, "2", 1e-5, "[5e-05, 1e-05]")]
+)
 def test_the_header_says_rate_and_clip_skip_of_text_encoders(
-    tiny_base, checkpoints, random_lora, tmp_path: Path, skip: int, said: str
+    tiny_base, checkpoints, random_lora, tmp_path: Path, skip: int, said: str, second: float | None, rates: str
 ) -> None:
     base = tiny_base.model_copy(update={"clip_skip": skip})
     random_lora(base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, texts=True)
-    card = replace(CARD, settings=SETTINGS.changed({"fit": {"text_encoder_lr": 5e-5}}, "test").model_dump(mode="json"))
+    changes = {"fit": {"text_encoder_lr": 5e-5, "text_encoder_2_lr": second}}
+    card = replace(CARD, settings=SETTINGS.changed(changes, "test").model_dump(mode="json"))
     made = publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), base, card)
     for role in ("lora", "webui"):
         words = read_metadata(made.manifest.path(made.manifest.row("released"), role))
-        assert (words["ss_clip_skip"], words["ss_text_encoder_lr"], words["ss_unet_lr"]) == (said, "5e-05", "0.0001")
+        assert (words["ss_clip_skip"], words["ss_text_encoder_lr"], words["ss_unet_lr"]) == (said, rates, "0.0001")
 
 
 def test_the_card_tells_everything(tiny_base, checkpoints, tmp_path: Path) -> None:
