@@ -106,9 +106,9 @@ def plan(
             region, size = whole(trim, size_px)
         elif face is not None:
             size = wanted(framing, shapes) if shapes else (size_px, size_px)
-            high = {name: UPRIGHT[name][1] if shapes else SIDE_IN_FACES[name] for name in ("close", "medium", "full")}
             body = placing.body if framing == "full" else None
-            faces_high = high[framing] if body is None else high["medium"]
+            least: Framing = "medium" if body else framing  # where a body says how large, no smaller than a medium one
+            faces_high = UPRIGHT[least][1] if shapes else SIDE_IN_FACES[least]
             region = around(trim, face, faces_high, size[0] / size[1], placing, framing != "full", body)
             region = beside(region, trim, face, placing)
         else:
@@ -177,11 +177,8 @@ def around(
         middle_y, above, down = (figure[1] + figure[3]) / 2, 0.0, 0.5
     left = middle_x - (across + placing.off_centre * math.cos(turn)) * wide
     top = middle_y - above - (down + placing.off_centre * math.sin(turn)) * high
-    for box in (
-        *([figure] if figure else []),
-        _head(face, trim),
-        face,
-    ):  # the face has the last word, where the region is too small for the head
+    # The face has the last word where the region is too small for the head, and the head where it is too small for the figure.
+    for box in (*([figure] if figure else []), _head(face, trim), face):
         left = _holding(left, wide, box[0], box[2])
         top = _holding(top, high, box[1], box[3])
     start_x = round(min(max(left, trim[0]), trim[2] - wide))
