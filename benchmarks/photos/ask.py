@@ -31,8 +31,8 @@ QUALITY = 85
 NOISE = 3.0
 """Standard deviation of the sensor's noise, levels of 255."""
 REAL = Path(__file__).parents[3] / "shared" / "data"
-ROOM_MIB = 4.5
-"""What a photo and its crops take on disk."""
+ROOM_MIB = 3.0
+"""What a photo and its crops take on disk: 2, and some room."""
 LOOK_S = 0.5
 
 
