@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--peers FOLDER] [--choice FOLDER] [QUESTION …]`: measure again, and write each answer beside its question."""
+"""`python -m benchmarks [--peers FOLDER] [--choice FOLDER] [--photos N] [QUESTION …]`: measure again, and write each answer beside its question."""
 
 import argparse
 import json
@@ -10,7 +10,18 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-QUESTIONS = ("choice", "copies", "executor", "group_offload", "growth", "loss_mask", "peers", "startup", "step")
+QUESTIONS = (
+    "choice",
+    "copies",
+    "executor",
+    "group_offload",
+    "growth",
+    "loss_mask",
+    "peers",
+    "photos",
+    "startup",
+    "step",
+)
 PACKAGES = ("dagster", "torch", "diffusers", "peft", "transformers", "accelerate", "pillow")
 
 
@@ -43,13 +54,18 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of: {', '.join(QUESTIONS)}; all by default")
     parser.add_argument("--peers", type=Path, help="folder in which the other trainers are checked out, or will be")
     parser.add_argument("--choice", type=Path, help="folder in which the runs of choice lie, and go on")
+    parser.add_argument("--photos", type=int, default=2000, help="how many photos, and five times as many (2 or more)")
     asked = parser.parse_args()
     for question in asked.questions:
         if question not in QUESTIONS:
             parser.error(f"there is no question '{question}'; there are: {', '.join(QUESTIONS)}")
     for question in asked.questions or QUESTIONS:
         print(question)
-        given = {"peers": {"peers": asked.peers}, "choice": {"folder": asked.choice}}.get(question, {})
+        given = {
+            "peers": {"peers": asked.peers},
+            "choice": {"folder": asked.choice},
+            "photos": {"photos": asked.photos},
+        }.get(question, {})
         answer = import_module(f"benchmarks.{question}.ask").ask(**given)
         text = json.dumps({**circumstances(), **answer}, indent=1)
         (HERE / question / "result.json").write_text(text + "\n", encoding="utf-8")

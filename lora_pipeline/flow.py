@@ -127,6 +127,12 @@ def unsure(faces: Sequence[Face]) -> list[Face]:
     )
 
 
+def unseen_persons(work: Work) -> dict[str, int]:
+    """Photo → how many people on it show no face, as `crop` last found; nothing where people are not looked for."""
+    looked_for = work.subject.kind == "person" and work.settings.crop.yolo_person_weights
+    return cropping.unseen_persons(work.folder("crop")) if looked_for else {}
+
+
 def coverage(work: Work) -> cropping.Coverage:
     """What `face_crops` shows, and what is missing of the plan; nothing if it has not run."""
     return cropping.coverage(work.folder("crop"), work.settings.crop)

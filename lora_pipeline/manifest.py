@@ -395,7 +395,7 @@ def _finished(
         return
     waiting = {pool.submit(make, item.payload, folder): (item, key) for item, key in todo}
     for future in as_completed(waiting):
-        yield *waiting[future], future
+        yield *waiting.pop(future), future  # a result is given up with its future, so that no result is held twice
 
 
 @contextmanager

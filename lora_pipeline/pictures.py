@@ -153,8 +153,11 @@ def _to_rgb(picture: "Image") -> "Image":
         picture = picture.convert("RGB")
     if profile:
         picture = _to_srgb(picture, profile)
-    clean = Image.new("RGB", picture.size, "white")
-    clean.paste(picture.convert("RGB"), mask=alpha)
+    clean = picture.convert("RGB")  # a copy, also of an RGB picture
+    if alpha is not None:
+        clean = Image.new("RGB", picture.size, "white")
+        clean.paste(picture, mask=alpha)
+    clean.info = {}
     return clean
 
 

@@ -19,7 +19,7 @@ About = Literal["likeness", "prompt", "memorising", "freedom", "drift", "damage"
 KNOWN_ONLY = 0.0
 """Confidence of a face that the photo library knows and the detector did not find: every find of a detector's scores higher."""
 
-_IF_ASKED = {"pitch_deg", "roll_deg", "expression", "thing"}
+_IF_ASKED = {"pitch_deg", "roll_deg", "expression", "thing", "body", "persons"}
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,8 @@ class Crop(Record):
         tags: as in `Photo`.
         pitch_deg, roll_deg, expression: as in `Face`.
         thing: the pet or product in the crop's own pixels, if it was looked for.
+        body: the subject, hair to feet, in the crop's own pixels, if people were looked for.
+        persons: other people who reach into the crop, whether their faces are seen or not, as `body`.
     """
 
     photo: str
@@ -219,6 +221,8 @@ class Crop(Record):
     roll_deg: float | None = None
     expression: tuple[tuple[str, float], ...] = ()
     thing: Box | None = None
+    body: Box | None = None
+    persons: tuple[Box, ...] = ()
 
     def data(self) -> dict[str, Value]:
         """Without what is measured only where it is asked for, if it is not: a row keeps the key that it has had before."""

@@ -263,6 +263,12 @@ class CropSettings(Section):
         ),
     ] = "dlib_hog"
     yolo_weights: Annotated[str, Field(description="Weights file for the yolo detector, such as face_yolov8n.pt.")] = ""
+    yolo_person_weights: Annotated[
+        str,
+        Field(
+            description="Weights file of an ultralytics YOLO that finds people, such as yolov8n.pt: full crops of a person reach from head to feet, and people whose faces are not seen count as others; empty: nobody is looked for but by the face."
+        ),
+    ] = ""
     insightface_models: Annotated[
         str,
         Field(
@@ -376,7 +382,7 @@ class CropSettings(Section):
     avoid_others: Annotated[
         bool,
         Field(
-            description="Whether a crop is moved so that other people's faces, and text, lie outside, where the subject stays as whole as before."
+            description="Whether a crop is moved so that other people's faces, text, and people found by yolo_person_weights lie outside, where the subject stays as whole as before."
         ),
     ] = False
     min_face_sharpness: Annotated[

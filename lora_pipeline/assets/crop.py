@@ -45,6 +45,10 @@ def face_crops(work: Work, outcome: Outcome) -> Shown:
         columns = ("face (to settle in people.yaml)", "photo", "distance to the subject")
         shown["unsure faces"] = table(columns, [(face.id, face.photo, f"{face.distance:.3f}") for face in unsure])
         shown["unsure faces, in the table's order"] = picture(unsure_sheet(work, unsure), "unsure faces")
+    if unseen := flow.unseen_persons(work):
+        shown["people whose faces are not seen"] = table(("photo", "people"), sorted(unseen.items()))
+    if beside := [row for row in outcome.manifest.kept if row.data.get("persons")]:
+        shown["crops with other people in them"] = sheet(outcome.manifest, beside)
     return shown, [
         one_identity(work, outcome.manifest, len(work.made("curate").kept)),
         covered(work, coverage),

@@ -227,10 +227,8 @@ class DlibFaces:
         if self.cnn_file:
             finds = self._cnn_finds(picture, scale)
         else:
-            finds = [
-                *self._hog_finds(_scaled(picture, scale), scale, SURE),
-                *self._border_finds(_scaled(picture, scale), scale),
-            ]
+            scaled = _scaled(picture, scale)
+            finds = [*self._hog_finds(scaled, scale, SURE), *self._border_finds(scaled, scale)]
             finer = min(2 * scale, MOST_ENLARGED)
             if finer > 1.25 * scale:
                 again = self._hog_finds(_scaled(picture, finer), finer, SURE)
@@ -285,7 +283,9 @@ def _scaled(picture: "Image", scale: float) -> "NDArray[np.uint8]":
     from PIL import Image
 
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+    if picture.mode != "RGB":  # `convert` would copy one that is
+        picture = picture.convert("RGB")
+    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
 
 
 def _loose(box: Any, scale: float) -> Loose:

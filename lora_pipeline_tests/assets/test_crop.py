@@ -7,12 +7,15 @@ from dataclasses import replace
 import dagster as dg
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from lora_pipeline import flow, people
 from lora_pipeline.assets.crop import face_crops, faces_table, unsure_sheet
 from lora_pipeline.assets.resources import House
 from lora_pipeline.demo.world import Scene, draw, random_identity
-from lora_pipeline.records import Face
+from lora_pipeline.records import Box, Face
+from lora_pipeline.stages.crop import persons
 from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject, new
 
@@ -113,3 +116,24 @@ def test_the_sheet_frames_the_unsure_face(store: Store) -> None:
     sheet = np.asarray(unsure_sheet(work, flow.faces(work)[:1])).astype(int)
     across = np.flatnonzero(((sheet[..., 0] > 150) & (sheet[..., 1:].max(-1) < 90)).sum(0) > 20)
     assert np.ptp(across) == pytest.approx(144 / 2.2, abs=14)  # a face of 1, and 0.6 on each side
+
+
+def test_people_whose_faces_are_not_seen_are_told_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Known:
+        """Says of every photo that somebody's back is at its left edge."""
+
+        identity = "known boxes"
+
+        def find(self, picture: Image.Image, _search_px: int) -> list[tuple[Box, float]]:
+            return [((0, 0, 150, picture.height), 0.9)]
+
+    monkeypatch.setattr(persons, "open_person_detector", lambda _: Known())
+    file = store.subject("ann") / "subject.yaml"
+    given = yaml.safe_load(file.read_text())
+    given["settings"]["crop"] |= {"yolo_person_weights": "backs.pt", "same_person_distance": 0.45}
+    file.write_text(yaml.safe_dump(given))
+    shown = materialize(store).get_asset_materialization_events()[0].materialization.metadata
+    told = shown["people whose faces are not seen"]
+    assert isinstance(told, dg.TableMetadataValue)
+    assert ["alone.png", "1"] in [list(record.data.values()) for record in told.records]
+    assert "crops with other people in them" in shown

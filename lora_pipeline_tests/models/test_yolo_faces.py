@@ -9,7 +9,7 @@ from PIL import Image
 
 from lora_pipeline.demo.world import Scene, draw, random_identity
 from lora_pipeline.errors import ModelError, PhotoError
-from lora_pipeline.models import yolo_faces
+from lora_pipeline.models import yolo, yolo_faces
 from lora_pipeline.models.faces import FaceDetector, identity, open_detector
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.settings import CropSettings
@@ -25,10 +25,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("YOLO_CONFIG_DIR", str(home))
         import torch
 
-        yolo = yolo_faces.ultralytics_yolo()
+        opens = yolo.ultralytics_yolo()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model: Any = yolo("yolov8n.yaml")
+            model: Any = opens("yolov8n.yaml")
         model.save(home / "face.pt")
     return home / "face.pt"
 
@@ -77,7 +77,7 @@ def test_a_box_from_hairline_to_chin_becomes_a_square_on_the_chin(detector: Face
             boxes.conf = torch.tensor([0.9])
             return [type("Result", (), {"boxes": boxes})()]
 
-    vars(detector)["_model"] = Answers()
+    vars(detector.network)["_model"] = Answers()  # type: ignore[attr-defined]
     (face,) = detector.find(drawing.picture, 256)
     assert face.box == pytest.approx((x, y + height - width, x + width, y + height), abs=1)
     assert asked["imgsz"] == 256

@@ -2,13 +2,14 @@
 
 Four tables lie in the stage's folder: `faces` (the search, remembered a photo), `decided` (whose each face is), `shots` (sharpness at
 the face, light and background, remembered a photo), and the manifest with a row a crop; and `coverage.json`: what the crops show. Where
-they are asked for, also `poses` and `expressions` (remembered a face), `things` and `cut_out` (where a pet or product is, remembered a
-photo). A photo without the subject's face, or that cannot be used, is one row with its reason.
+they are asked for, also `poses` and `expressions` (remembered a face), `persons` (everybody, whole), `things` and `cut_out` (where a pet or
+product is), these remembered a photo. A photo without the subject's face, or that cannot be used, is one row with its reason.
 """
 
 from lora_pipeline.stages.crop.angle import yaw_deg
 from lora_pipeline.stages.crop.coverage import COVERAGE, Coverage
 from lora_pipeline.stages.crop.crop import CODE_VERSION, coverage, crop
+from lora_pipeline.stages.crop.persons import unseen_persons
 from lora_pipeline.stages.crop.whose import decided_faces, subject_descriptors
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "crop",
     "decided_faces",
     "subject_descriptors",
+    "unseen_persons",
     "yaw_deg",
 ]

@@ -15,6 +15,7 @@ from lora_pipeline.stages.crop.choice import Candidate, choose
 from lora_pipeline.stages.crop.coverage import Coverage, cover, level, shares, shown, yaw_cell
 from lora_pipeline.stages.crop.framing import Cut, Placing, Size, inside, plan
 from lora_pipeline.stages.crop.looks import with_looks
+from lora_pipeline.stages.crop.persons import NOBODY, Persons, find_persons, persons_of
 from lora_pipeline.stages.crop.search import Searched, SearchSettings, faces_of, find_faces
 from lora_pipeline.stages.crop.shot import SHOTS, Pictured, Shot, measure_shots
 from lora_pipeline.stages.crop.thing import Things, find_things, with_close
@@ -51,6 +52,7 @@ class _Planned:
     state: State = "dropped"
     thing: Box | None = None
     mask: tuple[Path, str] | None = None  # see `Things.masks`
+    persons: Persons = NOBODY
 
 
 def crop(
@@ -66,7 +68,8 @@ def crop(
 ) -> Outcome:
     """Find the faces in every kept photo, say which are the subject's, and cut crops at the training size.
 
-    - **person**: crops in `settings.framings` around the subject's face. A photo without it is a dropped row.
+    - **person**: crops in `settings.framings` around the subject's face. A photo without it is a dropped row. Where
+      `settings.yolo_person_weights` finds people, a full crop shows the one whose face it is from head to feet.
     - **pet, product**: the whole picture; where `settings.subject_model` finds the subject, also a close crop about it. Faces are
       searched for all the same: each is a passer-by's, to be hidden.
     - **style**: the whole picture. Faces are part of a style, so none is searched for and none hidden.
@@ -115,10 +118,15 @@ def crop(
     else:
         found = passers_by(found, people)
     write_decided(folder, found)
+    persons: dict[str, Persons] = {}
+    if kind == "person" and settings.yolo_person_weights:
+        boxes, took = find_persons(photos, folder, settings, progress)
+        persons = {id: persons_of(found.get(id, ()), boxes.get(id, ())) for id in photos}
+        seconds += took
 
     shapes = buckets if settings.shape == "bucket" else ()
     planned = {
-        id: _planned(photo, found.get(id, ()), failed.get(id, ""), settings, kind, shapes)
+        id: _planned(photo, found.get(id, ()), persons.get(id, NOBODY), failed.get(id, ""), settings, kind, shapes)
         for id, photo in photos.items()
     }
     if settings.subject_model and kind in ("pet", "product"):
@@ -204,7 +212,13 @@ def _area(face: Face) -> int:
 
 
 def _planned(
-    photo: Quality, faces: Sequence[Face], failed: str, settings: CropSettings, kind: Kind, shapes: Sequence[Size]
+    photo: Quality,
+    faces: Sequence[Face],
+    persons: Persons,
+    failed: str,
+    settings: CropSettings,
+    kind: Kind,
+    shapes: Sequence[Size],
 ) -> _Planned:
     subject = max((face for face in faces if face.whose == "subject"), key=_area, default=None)
     # By hand, several faces of one photo may be the subject's (a mirror): none is hidden, and the largest is what crops are about.
@@ -213,7 +227,7 @@ def _planned(
         return _Planned(photo, subject, others, refused=failed, state="failed")
     if kind == "person":
         if subject is None:
-            return _Planned(photo, None, others, refused=_nobody(others))
+            return _Planned(photo, None, others, refused=_nobody(others, persons.unseen))
         height = max(subject.box[2] - subject.box[0], subject.box[3] - subject.box[1])
         if height < settings.min_face_px:
             words = f"the subject's face is {height} px high, at least {settings.min_face_px} are asked for"
@@ -226,6 +240,8 @@ def _planned(
         subject.yaw_deg if subject else 0.0,
         tuple(face.box for face in others) if settings.avoid_others else (),
         photo.text_boxes if settings.avoid_others else (),
+        persons.subject,
+        persons.others if settings.avoid_others else (),
     )
     cuts = plan(
         photo.trim,
@@ -236,16 +252,18 @@ def _planned(
         placing,
         shapes,
     )
-    return _Planned(photo, subject, others, tuple(cuts))
+    return _Planned(photo, subject, others, tuple(cuts), persons=persons)
 
 
-def _nobody(others: Sequence[Face]) -> str:
-    """Why a photo does not show the subject."""
+def _nobody(others: Sequence[Face], unseen: int) -> str:
+    """Why a photo does not show the subject; `unseen` are people whose faces are not seen."""
     told: list[str] = []
     for whose, plural in (("stranger", "s"), ("unsure", "")):
         if many := sum(face.whose == whose for face in others):
             told.append(f"{many} {whose}{plural if many > 1 else ''}")
-    return f"no face of the subject; {', '.join(told)}" if told else "no face found"
+    if unseen:
+        told.append(f"{unseen} {'people' if unseen > 1 else 'person'} whose face is not seen")
+    return f"no face {'of the subject' if others else 'found'}{'; ' if told else ''}{', '.join(told)}"
 
 
 def _about_thing(id: str, one: _Planned, things: Things, settings: CropSettings) -> _Planned:
@@ -295,8 +313,9 @@ def _items(id: str, one: _Planned, left_out: Mapping[str, str]) -> list[Item[_Ta
 
 
 def _item(id: str, photo: Quality, cut: Cut, one: _Planned) -> Item[_Task]:
-    subject, others, mask = one.subject, one.others, one.mask
+    subject, others, mask, body = one.subject, one.others, one.mask, one.persons.subject
     boxes = [inside(face.box, cut.region, cut.size_px) for face in others]
+    persons = [inside(box, cut.region, cut.size_px) for box in one.persons.others]
     crop = Crop(
         photo=id,
         framing=cut.framing,
@@ -312,6 +331,8 @@ def _item(id: str, photo: Quality, cut: Cut, one: _Planned) -> Item[_Task]:
         roll_deg=subject.roll_deg if subject else None,
         expression=subject.expression if subject else (),
         thing=inside(one.thing, cut.region, cut.size_px) if one.thing else None,
+        body=inside(body, cut.region, cut.size_px) if body else None,
+        persons=tuple(sorted(box for box in persons if box)),
     )
     name = f"{id}@{cut.framing}"
     # No photo's own name in what is made of it: it may be a person's, a place or a day.

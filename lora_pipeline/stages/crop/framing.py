@@ -63,6 +63,8 @@ class Placing:
         yaw_deg: where to the head is turned, positive to the picture's right.
         avoid: other people's faces, which are to lie outside if that can be: see `beside`.
         avoid_text: text, which is to lie outside too, but after the faces.
+        body: the subject, hair to feet, where that is known: what a full crop shows, and what others may not push out of a crop.
+        avoid_persons: other people, whole, who are to lie outside too, but after all else.
     """
 
     off_centre: float = 0.0
@@ -71,6 +73,8 @@ class Placing:
     yaw_deg: float = 0.0
     avoid: tuple[Box, ...] = ()
     avoid_text: tuple[Box, ...] = ()
+    body: Box | None = None
+    avoid_persons: tuple[Box, ...] = ()
 
 
 CENTRED = Placing()
@@ -102,8 +106,10 @@ def plan(
             region, size = whole(trim, size_px)
         elif face is not None:
             size = wanted(framing, shapes) if shapes else (size_px, size_px)
-            faces_high = UPRIGHT[framing][1] if shapes else SIDE_IN_FACES[framing]
-            region = around(trim, face, faces_high, size[0] / size[1], placing, third_down=framing != "full")
+            body = placing.body if framing == "full" else None
+            least: Framing = "medium" if body else framing  # where a body says how large, no smaller than a medium one
+            faces_high = UPRIGHT[least][1] if shapes else SIDE_IN_FACES[least]
+            region = around(trim, face, faces_high, size[0] / size[1], placing, framing != "full", body)
             region = beside(region, trim, face, placing)
         else:
             continue
@@ -125,7 +131,13 @@ def wanted(framing: Framing, shapes: Sequence[Size]) -> Size:
 
 
 def around(
-    trim: Box, face: Box, faces_high: float, ratio: float = 1.0, placing: Placing = CENTRED, third_down: bool = True
+    trim: Box,
+    face: Box,
+    faces_high: float,
+    ratio: float = 1.0,
+    placing: Placing = CENTRED,
+    third_down: bool = True,
+    body: Box | None = None,
 ) -> Box:
     """The region about a face: inside `trim`, with the head inside it as far as that can be.
 
@@ -139,11 +151,17 @@ def around(
         faces_high: height of the region in heights of the face's box.
         ratio: its width over its height.
         third_down: whether, on thirds, the eyes come to lie on the upper line.
+        body: what is to be shown whole, with air above and below: the region is as large as that takes, and at least
+            `faces_high`. None where nobody knows how far the subject reaches.
     """
     # A face cut in half by the photo's edge is as high as a whole one, but not as wide.
     face_side = max(face[2] - face[0], face[3] - face[1])
     room_across, room_down = trim[2] - trim[0], trim[3] - trim[1]
-    high = min(round(faces_high * face_side), room_down, round(room_across / ratio))
+    figure = None if body is None else _figure(face, body, trim)
+    wanted_high = faces_high * face_side
+    if figure:
+        wanted_high = max(wanted_high, max(figure[3] - figure[1], (figure[2] - figure[0]) / ratio) / (1 - 2 * HEADROOM))
+    high = min(round(wanted_high), room_down, round(room_across / ratio))
     wide = min(round(high * ratio), room_across)
     turn = math.radians(placing.direction_deg)
     across, down, above = 0.5, HEADROOM, FACE_DOWN * face_side
@@ -152,9 +170,15 @@ def around(
         across = 1 / 3 if turned > 0 else 2 / 3
         if third_down:
             down, above = 1 / 3, (0.5 - EYES_DOWN) * face_side
-    left = (face[0] + face[2]) / 2 - (across + placing.off_centre * math.cos(turn)) * wide
-    top = (face[1] + face[3]) / 2 - above - (down + placing.off_centre * math.sin(turn)) * high
-    for box in (_head(face, trim), face):  # the face has the last word, where the region is too small for the head
+    middle_x, middle_y = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2
+    if figure and not placing.thirds:
+        middle_x = (figure[0] + figure[2]) / 2
+    if figure and figure[3] - figure[1] <= high:
+        middle_y, above, down = (figure[1] + figure[3]) / 2, 0.0, 0.5
+    left = middle_x - (across + placing.off_centre * math.cos(turn)) * wide
+    top = middle_y - above - (down + placing.off_centre * math.sin(turn)) * high
+    # The face has the last word where the region is too small for the head, and the head where it is too small for the figure.
+    for box in (*([figure] if figure else []), _head(face, trim), face):
         left = _holding(left, wide, box[0], box[2])
         top = _holding(top, high, box[1], box[3])
     start_x = round(min(max(left, trim[0]), trim[2] - wide))
@@ -163,31 +187,36 @@ def around(
 
 
 def beside(region: Box, trim: Box, face: Box, placing: Placing) -> Box:
-    """The region moved, no farther than it must, so that as few as can be of the others' faces and texts reach into it.
+    """The region moved, no farther than it must, so that as few as can be of the others' faces, texts, heads and bodies reach into it.
 
-    It keeps its size, stays inside `trim`, all that it showed of the subject's figure (head and shoulders, and down from there)
-    stays in it, and the face in its middle half from side to side. Where that is no gain, it stays where it is.
+    It keeps its size, stays inside `trim`, all that it showed of the subject's figure (head and shoulders, and down from there; its
+    body, where that is known) stays in it, and the face in its middle half from side to side. Where that is no gain, it stays where it is.
     """
-    if not any(_meet(region, box) for box in (*placing.avoid, *placing.avoid_text)):
+    if not any(_meet(region, box) for box in (*placing.avoid, *placing.avoid_text, *placing.avoid_persons)):
         return region
     wide, high = region[2] - region[0], region[3] - region[1]
     side, middle = max(face[2] - face[0], face[3] - face[1]), (face[0] + face[2]) / 2
     figure = _head(face, trim)
-    if wide > 2 * FIGURE * side:
+    if placing.body and wide > 2 * FIGURE * side:
+        figure = _figure(face, placing.body, trim)
+    elif wide > 2 * FIGURE * side:
         figure = (round(middle - FIGURE * side), figure[1], round(middle + FIGURE * side), region[3])
     held = [max(region[0], figure[0]), max(region[1], figure[1]), min(region[2], figure[2]), min(region[3], figure[3])]
     sides = (min(region[0], round(middle - 0.75 * wide)), max(region[0], round(middle - 0.25 * wide)))
     low = (max(trim[0], held[2] - wide, sides[0]), max(trim[1], held[3] - high))
     most = (min(trim[2] - wide, held[0], sides[1]), min(trim[3] - high, held[1]))
     reachable = (low[0], low[1], most[0] + wide, most[1] + high)
-    faces, texts = ([box for box in boxes if _meet(reachable, box)] for boxes in (placing.avoid, placing.avoid_text))
+    faces, texts, bodies = (
+        [box for box in boxes if _meet(reachable, box)]
+        for boxes in (placing.avoid, placing.avoid_text, placing.avoid_persons)
+    )
     heads = [_head(box, trim) for box in faces]
-    edges = [*faces, *texts, *heads]
+    edges = [*faces, *texts, *heads, *bodies]
     lefts = {region[0], *(left for box in edges for left in (box[2], box[0] - wide) if low[0] <= left <= most[0])}
     tops = {region[1], *(top for box in edges for top in (box[3], box[1] - high) if low[1] <= top <= most[1])}
 
     def cost(moved: Box) -> tuple[list[int], int, Box]:
-        reach = [sum(_meet(moved, box) for box in boxes) for boxes in (faces, texts, heads)]
+        reach = [sum(_meet(moved, box) for box in boxes) for boxes in (faces, texts, heads, bodies)]
         return reach, abs(moved[0] - region[0]) + abs(moved[1] - region[1]), moved
 
     return min(((left, top, left + wide, top + high) for left in lefts for top in tops), key=cost)
@@ -201,6 +230,17 @@ def _head(face: Box, trim: Box) -> Box:
         max(trim[1], round(face[1] - HEAD[1] * side)),
         min(trim[2], round(face[2] + HEAD[2] * side)),
         min(trim[3], round(face[3] + HEAD[3] * side)),
+    )
+
+
+def _figure(face: Box, body: Box, trim: Box) -> Box:
+    """Body and head together, as far as they are in the photo: a detector's box of a person may begin below the hair."""
+    head = _head(face, trim)
+    return (
+        max(trim[0], min(body[0], head[0])),
+        max(trim[1], min(body[1], head[1])),
+        min(trim[2], max(body[2], head[2])),
+        min(trim[3], max(body[3], head[3])),
     )
 
 

@@ -43,10 +43,10 @@ def true_share(luma: "Image") -> float:
 
         size = (max(1, round(luma.width / factor)), max(1, round(luma.height / factor)))
         luma = luma.resize(size, Image.Resampling.NEAREST)
-    return end_of_spectrum(tiles(np.asarray(luma, dtype=np.float32))) / factor
+    return end_of_spectrum(tiles(np.asarray(luma))) / factor
 
 
-def tiles(luma: Luma) -> Luma:
+def tiles(luma: NDArray[np.uint8]) -> Luma:
     """Square pieces of a picture, evenly spread: N × side × side, the side at most 64 px, N at most 24²."""
     height, width = luma.shape
     side = min(TILE_PX, height, width)
@@ -54,7 +54,8 @@ def tiles(luma: Luma) -> Luma:
         np.unique(np.linspace(0, length - side, min(GRID, 2 * length // side)).astype(int))
         for length in (height, width)
     )
-    return np.stack([luma[top : top + side, left : left + side] for top in tops for left in lefts])
+    pieces = np.stack([luma[top : top + side, left : left + side] for top in tops for left in lefts])
+    return pieces.astype(np.float32)  # only now: a photo of 12 megapixels has 48 MB of floats
 
 
 def end_of_spectrum(pieces: Luma) -> float:

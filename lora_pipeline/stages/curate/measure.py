@@ -61,11 +61,12 @@ def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:
     import imagehash
     from PIL import Image
 
-    trim = trim_box(np.asarray(picture)) if trim_bars else (0, 0, picture.width, picture.height)
-    trimmed = picture.crop(trim)
+    pixels = np.asarray(picture)
+    trim = trim_box(pixels) if trim_bars else (0, 0, picture.width, picture.height)
+    pixels = pixels[trim[1] : trim[3], trim[0] : trim[2]]
+    trimmed = picture.crop(trim) if trim != (0, 0, *picture.size) else picture
     whole = trimmed.convert("L")
     luma = np.asarray(_at_most(whole, SHARPNESS_PX), dtype=np.float32)
-    pixels = np.asarray(trimmed)
     every = max(1, -(-max(trimmed.size) // LIGHT_PX))
     shadows, highlights = flaws.clipped(pixels[::every, ::every])
     middle = _middle(pixels)
@@ -77,7 +78,7 @@ def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:
         true_side_px=round(true_share(whole) * min(whole.size)),
         clipped_shadows=round(shadows, 4),
         clipped_highlights=round(highlights, 4),
-        noise=round(flaws.noise(tiles(np.asarray(whole, dtype=np.float32))), 2),
+        noise=round(flaws.noise(tiles(np.asarray(whole))), 2),
         blocking=round(flaws.blocking(np.asarray(whole)), 3),
         plain=round(flaws.plain(middle), 4),
         text_boxes=tuple(
@@ -85,10 +86,10 @@ def measure(picture: "Image", file_bytes: int, trim_bars: bool) -> Measured:
             for left, top, right, bottom in text_boxes(whole)
         ),
         file_bytes=file_bytes,
-        phash=str(imagehash.phash(trimmed)),
-        mirrored=str(imagehash.phash(trimmed.transpose(Image.Transpose.FLIP_LEFT_RIGHT))),
+        phash=str(imagehash.phash(whole)),
+        mirrored=str(imagehash.phash(whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT))),
         look=look(trimmed).tobytes().hex(),
-        marks=marks(trimmed).tobytes().hex(),
+        marks=marks(whole).tobytes().hex(),
     )
 
 

@@ -1,0 +1,187 @@
+"""How many photos a second go through collect, curate and crop, is every core at work, and does memory grow with photos? (Wanted: memory flat from 1,000 to 10,000.)
+
+Photos are JPEGs of 12 megapixels: scenes of the drawn subject blown up, with a sensor's noise, and, where `../shared/data` is, the real photos
+there. There are some 60 of them, and each further one is a copy with other bytes behind its end: another content, so every stage does
+its whole work again, and `curate.keep_duplicates` lets all of them go on.
+
+YOLO is the real class (yolov8n) with random weights: as quick as a trained one, but it finds no face, so that landmarks, descriptors and crops,
+which are dlib's and alike with both detectors, are in the seconds of dlib_hog alone.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_pipeline.manifest import Outcome
+
+if TYPE_CHECKING:
+    import psutil
+
+PHOTOS = 2000
+DRAWN = 40
+SIZE_PX = (4032, 3024)
+QUALITY = 85
+NOISE = 3.0
+"""Standard deviation of the sensor's noise, levels of 255."""
+REAL = Path(__file__).parents[3] / "shared" / "data"
+ROOM_MIB = 3.0
+"""What a photo and its crops take on disk: 2, and some room."""
+LOOK_S = 0.5
+
+
+def ask(photos: int = PHOTOS) -> dict[str, object]:
+    """Photos a second by detector at so many photos, and memory from half of them to five times as many; raises OSError if the disk has no room.
+
+    The photos of dlib_hog grow in one working folder, as a person's do: each step computes the new ones alone.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        if shutil.disk_usage(home).free < (needed := 5 * photos * ROOM_MIB * 2**20):
+            raise OSError(f"{home} has no room for {5 * photos} photos and their crops: {needed / 2**30:.0f} GiB")
+        originals = draw(home / "originals")
+        fill(home / "photos", originals, photos // 2)
+        half = measured(home, "dlib_hog")
+        fill(home / "photos", originals, photos)
+        whole = measured(home, "dlib_hog")
+        yolo = measured(home, "yolo", random_yolo(home))
+        shutil.rmtree(home / "work" / "yolo")
+        fill(home / "photos", originals, 5 * photos)
+        grown = measured(home, "dlib_hog")
+    return {
+        "distinct photos": len(originals),
+        "mean MiB of a photo": round(sum(len(data) for data in originals) / len(originals) / 2**20, 2),
+        "dlib_hog, photos growing": [half, whole, grown],
+        "yolo, all at once": yolo,
+    }
+
+
+def draw(folder: Path) -> list[bytes]:
+    """The distinct photos as JPEGs: drawn ones, then the real ones that there are."""
+    import numpy as np
+    from PIL import Image
+
+    from lora_pipeline.demo.photos import subject_identity
+    from lora_pipeline.demo.world import draw as drawn
+    from lora_pipeline.demo.world import random_scene
+    from lora_pipeline.pictures import open_upright
+
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    pictures = [drawn(subject_identity(), random_scene(random, (1008, 756))).picture for _ in range(DRAWN)]
+    pictures += [open_upright(path) for path in sorted(REAL.glob("*/photos/*"))]
+    photos: list[bytes] = []
+    for number, picture in enumerate(pictures):
+        scale = (SIZE_PX[0] * SIZE_PX[1] / picture.width / picture.height) ** 0.5
+        size = round(picture.width * scale), round(picture.height * scale)
+        pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+        grain = random.standard_normal((*pixels.shape[:2], 1), dtype=np.float32) * NOISE
+        file = folder / f"{number:03d}.jpg"
+        Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)).save(file, quality=QUALITY)
+        photos.append(file.read_bytes())
+    return photos
+
+
+def fill(folder: Path, originals: list[bytes], photos: int) -> None:
+    """Add photos until there are so many."""
+    folder.mkdir(exist_ok=True)
+    for number in range(photos):
+        file = folder / f"{number:06d}.jpg"
+        if not file.exists():
+            # Behind the JPEG's last marker, so the picture is the same and the content another.
+            file.write_bytes(originals[number % len(originals)] + number.to_bytes(4))
+
+
+def random_yolo(home: Path) -> Path:
+    """yolov8n from its own description."""
+    os.environ["YOLO_CONFIG_DIR"] = str(home)
+    from lora_pipeline.models.yolo import ultralytics_yolo
+
+    model = ultralytics_yolo()("yolov8n.yaml")
+    model.save(home / "face.pt")
+    return home / "face.pt"
+
+
+def measured(home: Path, detector: str, weights: Path | None = None) -> dict[str, object]:
+    """Run the three stages in a process of their own, and look meanwhile at the memory of it and of its workers."""
+    import psutil
+
+    command = [sys.executable, "-m", "benchmarks.photos.ask", str(home), detector, str(weights or "")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        peak = 0
+        while run.poll() is None:
+            peak = max(peak, _memory(psutil.Process(run.pid)))
+            time.sleep(LOOK_S)
+        told = run.stdout.read() if run.stdout else ""
+    if run.returncode:
+        raise RuntimeError(f"the stages ended with {run.returncode}")
+    return {**json.loads(told.splitlines()[-1]), "peak MiB": round(peak / 2**20)}
+
+
+def _memory(process: "psutil.Process") -> int:
+    """Bytes of a process and all below it; what they share counts once (proportional set size)."""
+    import psutil
+
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            told = one.memory_full_info()
+            total += getattr(told, "pss", told.rss)
+        except psutil.Error:
+            continue  # it has ended meanwhile
+    return total
+
+
+def main() -> None:
+    """Run the three stages once, and print what they did and took."""
+    from lora_pipeline.settings import CollectSettings, CropSettings, CurateSettings
+    from lora_pipeline.stages.collect import collect
+    from lora_pipeline.stages.crop import crop, decided_faces
+    from lora_pipeline.stages.curate import curate
+
+    home, detector, weights = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    work = home / "work" / detector
+    settings = CropSettings.model_validate({"detector": detector, "yolo_weights": weights})
+    took: dict[str, tuple[float, float]] = {}
+
+    def timed(name: str, stage: Callable[[], Outcome]) -> Outcome:
+        wall, cpu = time.monotonic(), _cpu_s()
+        outcome = stage()
+        took[name] = time.monotonic() - wall, _cpu_s() - cpu
+        return outcome
+
+    source = timed("collect", lambda: collect(home / "photos", work / "collect", CollectSettings()))
+    keep_all = CurateSettings(keep_duplicates=True)
+    kept = timed("curate", lambda: curate(source.manifest, work / "curate", keep_all))
+    crops = timed("crop", lambda: crop(kept.manifest, work / "crop", settings, "person", None))
+    seconds, cpu_s = (sum(one[number] for one in took.values()) for number in (0, 1))
+    answer = {
+        "photos": len(source.manifest.rows),
+        "of these new": source.report.computed,
+        "kept by curate": len(kept.manifest.kept),
+        "faces": sum(len(faces) for faces in decided_faces(work / "crop").values()),
+        "crops": len(crops.manifest.kept),
+        "new photos a second": round(source.report.computed / seconds, 2),
+        "wall s": {name: round(one[0], 1) for name, one in took.items()},
+        "share of the cores at work": {
+            name: round(one[1] / one[0] / (os.cpu_count() or 1), 2) for name, one in took.items()
+        },
+        "cpu s a new photo": round(cpu_s / source.report.computed, 2),
+    }
+    print(json.dumps(answer))
+
+
+def _cpu_s() -> float:
+    """Of this process and of the workers that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+if __name__ == "__main__":
+    main()
