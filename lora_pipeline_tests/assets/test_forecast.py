@@ -16,26 +16,21 @@ from lora_pipeline.manifest import Item, Made, refresh
 from lora_pipeline.pictures import save
 from lora_pipeline.records import Caption, Crop
 from lora_pipeline.stages.fit import Forecast
-from lora_pipeline.stages.fit.costs import Measured
 from lora_pipeline.stages.fit.fit import planned
 from lora_pipeline.stages.fit.forecast import cost_key
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, to_line
 from lora_pipeline.store import Store
 from lora_pipeline.subject import Subject, new
 from lora_pipeline.summary import outlook
+from lora_pipeline_tests.stages.fit.test_costs import MEASURED as A_CARD
 
-MEASURED = Measured(
-    device="a card",
+MEASURED = replace(
+    A_CARD,
     batch_size=2,
     area_px=64 * 64,
     seconds_one=9.0,
     seconds_batch=10.0,
     epoch_end_s=0.0,
-    free_mib=8000.0,
-    weights_mib=1600.0,
-    lora_mib=50.0,
-    resident_mib=2000.0,
-    one_mib=3000.0,
     batch_mib=4000.0,
     most_mib=4000.0,
 )

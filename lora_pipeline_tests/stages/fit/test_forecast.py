@@ -14,30 +14,16 @@ from lora_pipeline.manifest import write
 from lora_pipeline.settings import BaseSettings, FitSettings, ForecastSettings
 from lora_pipeline.stages.fit import Forecast, compare, fit, forecast, objections, process
 from lora_pipeline.stages.fit import measure as measuring
-from lora_pipeline.stages.fit.costs import Measured
 from lora_pipeline.stages.fit.fit import planned
 from lora_pipeline.stages.fit.forecast import cost_key
 from lora_pipeline.stages.fit.job import Job, steps_in
 from lora_pipeline.stages.fit.measure import measure
 from lora_pipeline.stages.fit.reports import EpochReport, StepReport, to_line
 from lora_pipeline.stages.fit.trainer import Trainer
+from lora_pipeline_tests.stages.fit.test_costs import MEASURED as A_CARD
 
 SETTINGS = FitSettings(epochs=3, batch_size=2, network_dim=4, network_alpha=2, unet_lr=1e-3)
-MEASURED = Measured(
-    device="a card",
-    batch_size=2,
-    area_px=64 * 64,
-    seconds_one=1.0,
-    seconds_batch=1.5,
-    epoch_end_s=10.0,
-    free_mib=8000.0,
-    weights_mib=1600.0,
-    lora_mib=50.0,
-    resident_mib=2000.0,
-    one_mib=3000.0,
-    batch_mib=4000.0,
-    most_mib=4150.0,
-)
+MEASURED = replace(A_CARD, batch_size=2, area_px=64 * 64, seconds_batch=1.5, batch_mib=4000.0, most_mib=4150.0)
 # 1,000 steps of 7.2 s, of which a quarter is done: 1.5 hours are left
 HALFWAY = Forecast("run", "cost", "tried", MEASURED, 2, 20, 1000, 7.2, 7200.0, 4150.0, steps_done=250)
 
