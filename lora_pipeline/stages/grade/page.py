@@ -125,14 +125,16 @@ def _place(row: Row) -> tuple[int, str, int, float]:
 def _told(score: Row) -> dict[str, str]:
     """Every field of a score by its name, and each of those fields that are lists of named measures, for a person to read."""
     told: dict[str, str] = {}
+    measured: set[str] = set()
     for field, value in score.data.items():
         if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
             for one in value:
                 better = f" ({one['better']} is better)" if one.get("better") else ""
                 told[f"{one['name']}{better}"] = _measured(one)
+                measured.add(str(one["name"]))
         elif field not in {"epoch", "chosen"}:
             told[_spoken(field)] = _words(value)
-    return told
+    return {name: words for name, words in told.items() if name not in measured}  # it stands there with its interval
 
 
 def _measured(one: dict[str, Any]) -> str:
