@@ -275,3 +275,13 @@ def test_flags_of_new_that_do_not_go_together_are_told_in_words(tmp_path: Path, 
     assert words in str(told.exception)
     assert "s3cret" not in str(told.exception)
     assert not (tmp_path / "data").exists()
+
+
+def test_new_says_that_captions_beside_the_photos_are_not_read(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "b").mkdir(parents=True)
+    for name in ("1.jpg", "1.txt", "b/2.png", "b/2.txt", "3.jpg", "notes.txt"):
+        (photos / name).write_text("")
+    made = [*NEW, "--photos", str(photos), "--home", str(tmp_path)]
+    told = CliRunner().invoke(app, made, catch_exceptions=False).output
+    assert f"Captions of 2 photos lie beside them (.txt) and are not read there: copy them to {tmp_path}" in told
