@@ -85,6 +85,7 @@ def new(
 
     from lora_pipeline import trigger as trigger_word
     from lora_pipeline.settings import sentences
+    from lora_pipeline.stages.collect import captions_beside
     from lora_pipeline.subject import Subject
     from lora_pipeline.subject import new as write
 
@@ -106,19 +107,10 @@ def new(
         print(
             f"Set the environment variable {secret} before the run: the library's password or key is read from there."
         )
-    if many := _captions_beside(photos):
+    if photos is not None and (many := captions_beside(photos.expanduser())):
         folder = _store(home).subject(name) / "captions"
         print(f"Captions of {many} photos lie beside them (.txt) and are not read there: copy them to {folder}.")
     print(f"next: lora-pipeline run {name}")
-
-
-def _captions_beside(photos: Path | None) -> int:
-    """How many files of a folder have a text of the same name beside them, as other trainers want it."""
-    if photos is None or not photos.expanduser().is_dir():
-        return 0
-    files = [file.relative_to(photos.expanduser()) for file in photos.expanduser().rglob("*") if file.is_file()]
-    texts = {file.with_suffix("") for file in files if file.suffix == ".txt"}
-    return len(texts & {file.with_suffix("") for file in files if file.suffix != ".txt"})
 
 
 def _photos_from(

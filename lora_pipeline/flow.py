@@ -458,7 +458,8 @@ def _by_faces(work: Work, subject: Sequence[Sequence[float]], read: grading.Read
 
     def distance(picture: "Image") -> float | None:
         found = read(picture)
-        return None if found is None else float(np.linalg.norm(np.asarray(found.descriptor, dtype=np.float64) - mean))
+        (apart,) = grading.identity_distances([None if found is None else found.descriptor], [tuple(mean.tolist())])
+        return apart
 
     return _Measure(distance, [identity(work.settings.crop), manifest.key_of(mean.tolist())])
 

@@ -4,7 +4,7 @@ A file a source (`folder`, `archive`, `video`, `photoprism`, `immich`); each say
 """
 
 from lora_pipeline.stages.collect.collect import CODE_VERSION, FORGOTTEN, collect, glance
-from lora_pipeline.stages.collect.folder import find
+from lora_pipeline.stages.collect.folder import captions_beside, find
 from lora_pipeline.stages.collect.video import FRAMES, role_of
 
-__all__ = ["CODE_VERSION", "FORGOTTEN", "FRAMES", "collect", "find", "glance", "role_of"]
+__all__ = ["CODE_VERSION", "FORGOTTEN", "FRAMES", "captions_beside", "collect", "find", "glance", "role_of"]

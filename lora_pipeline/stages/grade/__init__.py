@@ -11,7 +11,7 @@ from lora_pipeline.stages.grade.by_llm import TABLE as LLM_PROMPTS
 from lora_pipeline.stages.grade.by_llm import llm_prompts
 from lora_pipeline.stages.grade.draw import CODE_VERSION, Draw, Drawn, Wanted, draw_grids
 from lora_pipeline.stages.grade.grid import make_grid, make_prompt_grids
-from lora_pipeline.stages.grade.likeness import MEDIAN, cosines
+from lora_pipeline.stages.grade.likeness import MEDIAN, cosines, identity_distances
 from lora_pipeline.stages.grade.looks import look
 from lora_pipeline.stages.grade.page import make_page
 from lora_pipeline.stages.grade.plot import make_chart
@@ -40,6 +40,7 @@ __all__ = [
     "cosines",
     "draw_grids",
     "embedded",
+    "identity_distances",
     "llm_prompts",
     "look",
     "make_chart",

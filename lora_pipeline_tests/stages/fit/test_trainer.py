@@ -273,9 +273,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update_too(training_set,
     assert same(trainer.state(), before)
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_what_is_hidden_is_not_learnt_from(training_set, tiny_base, monkeypatch, masked):
-    trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"masked_loss": masked}))
+def answers_of(trainer, monkeypatch):
+    """What the denoiser answers from now on, each with its gradient."""
     answers = []
     predict = type(trainer.family).predict
 
@@ -285,6 +284,13 @@ def test_what_is_hidden_is_not_learnt_from(training_set, tiny_base, monkeypatch,
         return answers[-1]
 
     monkeypatch.setattr(type(trainer.family), "predict", kept)
+    return answers
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_hidden_is_not_learnt_from(training_set, tiny_base, monkeypatch, masked):
+    trainer = trainer_of(training_set, tiny_base, SETTINGS.model_copy(update={"masked_loss": masked}))
+    answers = answers_of(trainer, monkeypatch)
     trainer.loss([Look(0, False)]).backward()
     hidden = (trainer.examples[0].visible[0] == 0).expand(4, -1, -1)
     assert hidden.any()
@@ -338,15 +344,7 @@ def test_a_face_that_is_weighed_pulls_so_many_times_and_so_does_its_mirror_image
     settings = SETTINGS.model_copy(update={"face_loss_weight": 4.0, "min_snr_gamma": 0.0})
     trainer = trainer_of(training_set, tiny_base, settings)
     with_face(trainer, 2, (8, 16, 24, 40))
-    answers = []
-    predict = type(trainer.family).predict
-
-    def kept(*given):
-        answers.append(predict(*given))
-        answers[-1].retain_grad()
-        return answers[-1]
-
-    monkeypatch.setattr(type(trainer.family), "predict", kept)
+    answers = answers_of(trainer, monkeypatch)
     trainer.loss([Look(2, mirrored)]).backward()
     noise = torch.from_numpy(
         draw(settings, trainer.schedule, 0, trainer.examples[2].latents[int(mirrored)].numpy()).noise
