@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.choice.runs import RUNS, Run, default_folder, prepare
+from benchmarks.choice.runs import FRESH, RUNS, Run, default_folder, prepare
 from benchmarks.choice.truth import Judged, judge
 from lora_pipeline import flow
 from lora_pipeline.changes import changed
@@ -39,7 +39,6 @@ from lora_pipeline.errors import TrainingError
 from lora_pipeline.records import Score
 from lora_pipeline.store import Store
 
-PICTURES = 200
 WANTED = 0.05
 GOOD = 0.25
 LAST = "checkpoint_scores"
@@ -47,7 +46,7 @@ RAN_AWAY = "of which nothing was learnt"  # a loss or a gradient that is not fin
 
 
 def ask(
-    folder: Path | None = None, pictures: int = PICTURES, runs: Sequence[Run] = RUNS, changes: Sequence[str] = ()
+    folder: Path | None = None, pictures: int = FRESH, runs: Sequence[Run] = RUNS, changes: Sequence[str] = ()
 ) -> dict[str, object]:
     """A row a run, and how many are as wanted.
 
@@ -194,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where the runs lie, and go on")
     parser.add_argument("--runs", nargs="+", choices=[run.name for run in RUNS], help="all by default")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="fresh ones an epoch")
+    parser.add_argument("--pictures", type=int, default=FRESH, help="fresh ones an epoch")
     parser.add_argument("--set", action="append", default=[], help="a setting of all of them: section.field=value")
     asked = parser.parse_args()
     ask(asked.folder, asked.pictures, [run for run in RUNS if run.name in (asked.runs or [run.name])], asked.set)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from benchmarks.choice.prompts import validation_phrases
 from lora_pipeline.demo.photos import PhotoTruth, draw_subject_photos, subject_truth
 from lora_pipeline.demo.world import ClassWord
 from lora_pipeline.store import Store
@@ -15,6 +16,11 @@ from lora_pipeline.subject import FILE, Consent, Subject, Use, new
 TRIGGER = "jx265"
 CLASS_WORD: ClassWord = "woman"
 FEW, ALONE = 6, 6
+FRESH = 200
+"""Fresh pictures of each epoch, for the truth."""
+PROMPTS, SEEDS = 48, (1, 2)
+"""Of the pipeline's own pictures, 96 an epoch. By the recipe's 36, which all face the camera, 8 of the 12 runs were chosen right: the best of 200
+fresh pictures is the best of 36 of them in 8 of 10 draws, and of 100 in 19 of 20."""
 
 ANN, BEA, CLEO, DORA = 30, 32, 35, 33
 """Seeds of four drawn women, red, grey, grey and brown of hair. ANN is the bundled subject. Of the seeds 30 to 36, 31 was left out, from whom
@@ -76,6 +82,8 @@ def prepare(run: Run, store: Store) -> str:
         scope="the person is drawn and does not exist",
         uses=get_args(Use),
     )
+    told = [f"{{trigger}} {{class}}, {phrases}\n" for phrases in validation_phrases(PROMPTS, FRESH)]
+    (folder / "prompts.txt").write_text("".join(told), encoding="utf-8")
     subject = {
         "name": run.name,
         "kind": "person",
@@ -84,7 +92,7 @@ def prepare(run: Run, store: Store) -> str:
         "class": CLASS_WORD,
         "recipe": "bundled_person",
         "consent": consent,
-        "settings": run.changes,
+        "settings": {**run.changes, "grade": {"prompts_file": "prompts.txt", "seeds": SEEDS}},
     }
     new(store, Subject.model_validate(subject))
     return run.name

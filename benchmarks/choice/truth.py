@@ -13,18 +13,19 @@ shirt, background and light, drawn as the world draws scenes; hair belongs to he
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.choice.prompts import fresh_phrases, scene
 from benchmarks.choice.runs import CLASS_WORD, TRIGGER
 from lora_pipeline.demo.attributes import Attributes
 from lora_pipeline.demo.faces import descriptor
 from lora_pipeline.demo.photos import subject_identity
-from lora_pipeline.demo.world import Identity, Scene, draw, phrases_for, random_identity, random_scene
+from lora_pipeline.demo.world import Identity, Scene, draw, random_identity
 from lora_pipeline.families import family
 from lora_pipeline.flow import Work
 from lora_pipeline.manifest import Item, Made, Manifest, refresh
@@ -34,7 +35,7 @@ from lora_pipeline.store import whole
 
 VIEWS = 60
 BATCH = 20
-PROMPTS_SEED, VIEWS_SEED, STRANGERS_SEED = 990_001, 990_002, 990_003
+VIEWS_SEED, STRANGERS_SEED = 990_002, 990_003
 FIRST_NOISE = 990_100  # validation pictures have the seeds 1 and 2
 SHOWN, COLUMNS = 40, 10
 VERSION = "1"
@@ -57,9 +58,9 @@ class Ruler:
     def of(cls, identity: Identity) -> "Ruler":
         """By freshly drawn views of her and of strangers of her class."""
         rng = np.random.default_rng(VIEWS_SEED)
-        own = _known([(identity, _scene(rng)) for _ in range(VIEWS)])
+        own = _known([(identity, scene(rng)) for _ in range(VIEWS)])
         rng = np.random.default_rng(STRANGERS_SEED)
-        others = _known([(random_identity(rng, identity.class_word), _scene(rng)) for _ in range(VIEWS)])
+        others = _known([(random_identity(rng, identity.class_word), scene(rng)) for _ in range(VIEWS)])
         mean = own.mean(0)
         near, far = (float(np.median(np.linalg.norm(some - mean, axis=1))) for some in (own, others))
         return cls(mean, near, far)
@@ -97,13 +98,7 @@ class Judged:
 
 def fresh_prompts(count: int) -> list[str]:
     """So many, always the same first ones."""
-    rng = np.random.default_rng(PROMPTS_SEED)
-    prompts: list[str] = []
-    for _ in range(count):
-        scene = _scene(rng)
-        phrases = [phrase for phrase in phrases_for(subject_identity(), scene) if not phrase.endswith(" hair")]
-        prompts.append(", ".join((f"{TRIGGER} {CLASS_WORD}", *phrases)))
-    return prompts
+    return [f"{TRIGGER} {CLASS_WORD}, {told}" for told in fresh_phrases(count)]
 
 
 def judge(work: Work, seed: int, folder: Path, pictures: int) -> list[Judged]:
@@ -155,12 +150,6 @@ def judge(work: Work, seed: int, folder: Path, pictures: int) -> list[Judged]:
 def _epochs(checkpoints: Manifest) -> list[tuple[int, str, Path | None]]:
     made = [(int(row.id), row.files["lora"].digest, checkpoints.path(row, "lora")) for row in checkpoints.kept]
     return [(0, "", None), *sorted(made, key=lambda one: one[0])]
-
-
-def _scene(rng: np.random.Generator) -> Scene:
-    """As the world draws them, but without full bodies, whose faces are too small to be told apart."""
-    scene = random_scene(rng)
-    return replace(scene, framing="medium") if scene.framing == "full" else scene
 
 
 def _known(people: Sequence[tuple[Identity, Scene]]) -> np.ndarray:
