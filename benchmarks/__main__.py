@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of: {', '.join(QUESTIONS)}; all by default")
     parser.add_argument("--peers", type=Path, help="folder in which the other trainers are checked out, or will be")
     parser.add_argument("--choice", type=Path, help="folder in which the runs of choice lie, and go on")
-    parser.add_argument("--photos", type=int, default=2000, help="how many photos, and five times as many (2 or more)")
+    parser.add_argument(
+        "--photos", type=int, default=2000, help="how many photos, and five times as many small ones (2 or more)"
+    )
     asked = parser.parse_args()
     for question in asked.questions:
         if question not in QUESTIONS:

@@ -1083,6 +1083,14 @@ class GradeSettings(Section):
         tuple[int, ...],
         Field(min_length=1, max_length=64, description="A picture a prompt is drawn from each seed (1 to 64 seeds)."),
     ] = (1, 2)
+    seeds_apart: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10000,
+            description="So much is added to the seeds from one prompt to the next. With 0 all prompts share their first noises, which shows what a prompt changes; with noises of their own, as many pictures tell better which epoch is best (0 to 10000).",
+        ),
+    ] = 0
     strengths: Annotated[
         tuple[Annotated[float, Field(gt=0, le=2)], ...],
         Field(

@@ -13,13 +13,12 @@ from lora_pipeline.store import digest_file
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ask, "DRAWN", 2)
-    monkeypatch.setattr(ask, "SIZE_PX", (480, 360))
     monkeypatch.setattr(ask, "REAL", Path("nowhere"))
 
 
 @pytest.mark.usefixtures("few")
 def test_a_copy_is_the_same_picture_and_another_content(tmp_path: Path) -> None:
-    originals = ask.draw(tmp_path / "originals")
+    originals = ask.draw(tmp_path / "originals", (480, 360))
     ask.fill(tmp_path / "photos", originals, 3)
     before = digest_file(tmp_path / "photos" / "000000.jpg")
     ask.fill(tmp_path / "photos", originals, 5)
@@ -35,7 +34,7 @@ def test_a_copy_is_the_same_picture_and_another_content(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_what_grows_is_all_that_is_computed(tmp_path: Path) -> None:
-    originals = ask.draw(tmp_path / "originals")
+    originals = ask.draw(tmp_path / "originals", (480, 360))
     ask.fill(tmp_path / "photos", originals, 2)
     first = ask.measured(tmp_path, "dlib_hog")
     ask.fill(tmp_path / "photos", originals, 3)

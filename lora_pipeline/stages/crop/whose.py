@@ -15,6 +15,8 @@ from lora_pipeline.stages.crop.search import faces_of
 DECIDED = "decided"
 UNSURE = 1.15
 """Up to so many times `same_person_distance`, a face may still be the subject's."""
+ROWS = 256
+"""Faces that are compared with all others at once: 20 MiB where there are 10,000."""
 
 Faces = Mapping[str, tuple[Face, ...]]
 """A photo's id → its faces."""
@@ -160,11 +162,7 @@ def _most_seen(flat: _Flat, telling: NDArray[np.intp], near: float) -> list[int]
     """The faces of the person who is in the most photos, one a photo; only `telling` ones are asked."""
     descriptors, photos = flat.descriptors[telling], flat.photos[telling]
     areas = np.array([_area(flat.faces[index]) for index in telling])
-    ranks: list[tuple[int, float, float, int]] = []
-    for index, descriptor in enumerate(descriptors):
-        distances = np.linalg.norm(descriptors - descriptor, axis=1)
-        like = [other for other in _nearest_a_photo(distances, photos) if distances[other] <= near]
-        ranks.append((len(like), round(float(areas[like].sum()), 1), -float(distances[like].mean()), -index))
+    ranks = [(*rank, -index) for index, rank in enumerate(_ranks(descriptors, photos, areas, near))]
     medoid = -max(ranks)[3]
     if flat.mine.any() and _hands(flat, descriptors[medoid], near)[1]:
         hands = [_hands(flat, descriptor, near) for descriptor in descriptors]
@@ -172,6 +170,26 @@ def _most_seen(flat: _Flat, telling: NDArray[np.intp], near: float) -> list[int]
     distances = np.linalg.norm(descriptors - descriptors[medoid], axis=1)
     like = [other for other in _nearest_a_photo(distances, photos) if distances[other] <= near]
     return [int(telling[index]) for index in sorted(like)]
+
+
+def _ranks(
+    descriptors: Numbers, photos: NDArray[np.intp], areas: Numbers, near: float
+) -> list[tuple[int, float, float]]:
+    """Of each face: in how many photos the nearest face is near it, the area of these faces (square pixels), and minus their mean distance."""
+    from scipy.spatial.distance import cdist
+
+    order = np.argsort(photos, kind="stable")
+    starts, many = np.unique(photos[order], return_index=True, return_counts=True)[1:]
+    ranks: list[tuple[int, float, float]] = []
+    for begin in range(0, len(descriptors), ROWS):
+        apart = cdist(descriptors[begin : begin + ROWS], descriptors[order])
+        nearest = np.minimum.reduceat(apart, starts, axis=1)
+        like = nearest <= near
+        counts = like.sum(1)
+        shown = ((apart == np.repeat(nearest, many, axis=1)) & np.repeat(like, many, axis=1)) @ areas[order]
+        means = np.where(like, nearest, 0).sum(1) / counts  # at least the face itself is near
+        ranks += zip(counts.tolist(), shown.round(1).tolist(), (-means).tolist(), strict=True)
+    return ranks
 
 
 def _hands(flat: _Flat, descriptor: Numbers, near: float) -> tuple[int, int]:

@@ -107,8 +107,14 @@ def _data(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> di
             for epoch in sorted({place[1] for place in places})
         ],
         "scores": list(dict.fromkeys(name for one in told.values() for name, words in one.items() if words)),
-        "prompts": [{"id": prompt, "words": words.get(prompt, prompt)} for prompt in prompts_in(grids)],
-        "seeds": sorted({place[3] for place in places}),
+        "prompts": [
+            {
+                "id": prompt,
+                "words": words.get(prompt, prompt),
+                "seeds": sorted({place[3] for place in places if place[2] == prompt}),
+            }
+            for prompt in prompts_in(grids)
+        ],
         "strengths": sorted({0.0, *(place[4] for place in places)}),
         "hows": hows,
         "pictures": pictures,

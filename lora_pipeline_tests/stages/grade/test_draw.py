@@ -37,6 +37,17 @@ def test_every_epoch_and_the_base_draw_every_prompt_from_every_seed(checkpoints,
     assert (control.checkpoint, control.strength) == ("", 0.0)
 
 
+def test_prompts_may_have_noises_of_their_own(checkpoints, painter, base, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"seeds_apart": 100})
+    made = draw_grids(checkpoints([100]), tmp_path / "grids", settings, base, PROMPTS, painter)
+    ids = [row.id for row in made.manifest.rows if row.id.startswith("e0001")]
+    assert ids == ["e0001/p01/s0001", "e0001/p01/s0002", "e0001/p02/s0101", "e0001/p02/s0102"]
+    assert Drawn.of(made.manifest.row(ids[2])).seed == 101
+    assert ("e0001.safetensors", PROMPTS[1], 101) in {
+        (lora, one.prompt, one.seed) for lora, wanted in painter.calls for one in wanted
+    }
+
+
 def test_batches_hold_one_epoch_and_at_most_so_many(checkpoints, painter, base, tmp_path: Path) -> None:
     draw_grids(checkpoints([100, 90]), tmp_path / "grids", SETTINGS, base, PROMPTS, painter)
     assert [(lora, len(wanted)) for lora, wanted in painter.calls] == [

@@ -106,6 +106,13 @@ def test_the_hundredth_prompt_stands_after_the_ninety_ninth(grids, checkpoints, 
     assert [one["words"] for one in data_of(tmp_path / "grids" / "index.html")["prompts"]] == list(prompts)
 
 
+def test_a_prompt_shows_its_own_seeds(grids, checkpoints, tmp_path: Path) -> None:
+    made = grids([100], SETTINGS.model_copy(update={"seeds_apart": 100}), ("one", "two"))
+    make_page(made, checkpoints([100]), "ann", "Ann", None)
+    prompts = data_of(tmp_path / "grids" / "index.html")["prompts"]
+    assert [one["seeds"] for one in prompts] == [[1, 2], [101, 102]]
+
+
 def test_any_field_of_a_score_is_told(grids, checkpoints, tmp_path: Path) -> None:
     made = grids([100])
     told = {
