@@ -792,7 +792,7 @@ class FitSettings(Section):
         Field(
             ge=0,
             le=1,
-            description="Learning rate of the second text encoder's LoRA (SDXL); 0 does not train it (0 to 1; empty: as text_encoder_lr).",
+            description="Learning rate of the second text encoder's LoRA (SDXL, SD 3.5); 0 does not train it (0 to 1; empty: as text_encoder_lr).",
         ),
     ] = None
     lr_scheduler: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.families.kohya import TWO_CLIPS, Naming, Place, fused, of_clip, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import FLOW_STEPS, StockFamily, StockTexts, flow_time
+from lora_pipeline.families.stock import CLIP_TARGETS, FLOW_STEPS, StockFamily, StockTexts, flow_time, to
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class StableDiffusion35(StockFamily):
         "attn.add_v_proj",
         "attn.to_add_out",
     )
+    text_targets = CLIP_TARGETS
+    trained_texts = ("text_encoder", "text_encoder_2")  # the CLIPs; what T5 says of a caption comes from the cache
     pipeline_class = "StableDiffusion3Pipeline"
     denoiser_class = "SD3Transformer2DModel"
     text_folders = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
@@ -78,16 +80,55 @@ class StableDiffusion35(StockFamily):
 
         return StockTexts(told, parts.tokenizer_3, _MAX_TOKENS)
 
+    def open_trained_texts(self, base: BaseSettings) -> TextEncoder:
+        """See `Family.open_trained_texts`. The CLIPs alone: T5, of 4.8 billion numbers, stays where it is."""
+        beside = (self.denoiser_folder, "vae", "scheduler", "text_encoder_3", "tokenizer_3")
+        parts = self.open_pipeline(base, dict.fromkeys(beside))
+        encoders = {
+            name: to(getattr(parts, name), "cpu", "float32").requires_grad_(False).eval()
+            for name in self.trained_texts
+        }
+        tokenizers = (parts.tokenizer, parts.tokenizer_2)
+
+        def told(text: str | list[str]) -> Conditioning:
+            # as StableDiffusion3Pipeline does
+            import torch
+
+            states: list[Tensor] = []
+            pooled: list[Tensor] = []
+            for tokenizer, clip in zip(tokenizers, encoders.values(), strict=True):
+                length = parts.tokenizer.model_max_length
+                tokens = tokenizer(
+                    text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+                ).input_ids
+                said = clip(tokens.to(clip.device), output_hidden_states=True)
+                states.append(said.hidden_states[-2])
+                pooled.append(said.text_embeds)
+            return {"clip_hidden_states": torch.cat(states, -1), "pooled_projections": torch.cat(pooled, -1)}
+
+        length = parts.tokenizer.model_max_length
+        return StockTexts(told, parts.tokenizer, length, encoders=encoders, partial=True)
+
     def noise(self, base: BaseSettings) -> NoiseSchedule:
         """See `Family.noise`."""
         return self.flow_schedule(base)
 
     def predict(self, module: Any, noisy: "Tensor", timesteps: "Tensor", conditioning: Conditioning) -> "Tensor":
-        """See `Family.predict`. The conditioning is `encoder_hidden_states` (B×333×4096) and `pooled_projections` (B×2048)."""
+        """See `Family.predict`.
+
+        The conditioning is `encoder_hidden_states` (B×333×4096: of the CLIPs together, then of T5), `pooled_projections` (B×2048), and, where
+        the CLIPs are trained, `clip_hidden_states` (B×77×2048), which is what they say now.
+        """
+        states = conditioning["encoder_hidden_states"]
+        if (clip := conditioning.get("clip_hidden_states")) is not None:
+            import torch
+
+            wide = torch.nn.functional.pad(clip, (0, states.shape[-1] - clip.shape[-1]))
+            states = torch.cat((wide.to(states.dtype), states[:, clip.shape[1] :]), dim=1)
         return module(
             hidden_states=noisy,
             timestep=flow_time(timesteps) * FLOW_STEPS,
-            encoder_hidden_states=conditioning["encoder_hidden_states"],
+            encoder_hidden_states=states,
             pooled_projections=conditioning["pooled_projections"],
             return_dict=False,
         )[0]
