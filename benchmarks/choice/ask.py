@@ -18,7 +18,7 @@ chosen one, in the truth's unit.
     python -m benchmarks choice
     python -m benchmarks.choice.ask --folder /tmp/choice --runs plain --pictures 4 --set fit.epochs=2
 
-The first asks the whole of it, some three hours on two cores that do nothing else, and writes `result.json`; the second a little of it, and writes
+The first asks the whole of it, some four hours on two cores that do nothing else, and writes `result.json`; the second a little of it, and writes
 nothing but its folder. Both go on where they were killed: stages and epochs that are done are not done again.
 """
 

@@ -85,8 +85,7 @@ class StableDiffusion35(StockFamily):
         beside = (self.denoiser_folder, "vae", "scheduler", "text_encoder_3", "tokenizer_3")
         parts = self.open_pipeline(base, dict.fromkeys(beside))
         encoders = {
-            name: to(getattr(parts, name), "cpu", "float32").requires_grad_(False).eval()
-            for name in self.trained_texts
+            name: to(getattr(parts, name), "cpu", "float32").requires_grad_(False).eval() for name in self.trained_texts
         }
         tokenizers = (parts.tokenizer, parts.tokenizer_2)
 

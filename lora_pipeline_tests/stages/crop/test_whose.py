@@ -4,6 +4,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from lora_pipeline.manifest import planning, read
 from lora_pipeline.people import People
 from lora_pipeline.records import KNOWN_ONLY, Face
@@ -69,6 +71,14 @@ def test_no_order_makes_a_difference() -> None:
     faces = {str(n): (face(str(n), *place), face(str(n), *spread[n - 5])) for n, place in enumerate(spread)}
     turned = {photo: tuple(reversed(faces[photo])) for photo in reversed(faces)}
     assert {photo: list(reversed(found)) for photo, found in whose(turned).items()} == whose(faces)
+
+
+def test_how_many_faces_are_compared_at_once_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = [(math.cos(n) * n / 9, math.sin(n) * n / 9) for n in range(12)]
+    faces = {str(n): (face(str(n), *place, side=40 + n), face(str(n), 5.0)) for n, place in enumerate(spread)}
+    before = decide(faces, NEAR, None)
+    monkeypatch.setattr("lora_pipeline.stages.crop.whose.ROWS", 5)
+    assert decide(faces, NEAR, None) == before
 
 
 def test_the_decision_is_left_for_others_to_read(tmp_path: Path) -> None:
