@@ -36,7 +36,7 @@ from lora_pipeline.store import whole
 VIEWS = 60
 BATCH = 20
 VIEWS_SEED, STRANGERS_SEED = 990_002, 990_003
-FIRST_NOISE = 990_100  # validation pictures have the seeds 1 and 2
+FIRST_NOISE = 990_100  # far above the seeds of validation pictures
 SHOWN, COLUMNS = 40, 10
 VERSION = "1"
 

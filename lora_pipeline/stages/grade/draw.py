@@ -139,8 +139,8 @@ def draw_grids(
             for number, prompt in enumerate(prompts, start=1):
                 if at and prompt in others:
                     continue
-                for seed in dict.fromkeys(settings.seeds):
-                    seed += (number - 1) * settings.seeds_apart
+                for first in dict.fromkeys(settings.seeds):
+                    seed = first + (number - 1) * settings.seeds_apart
                     id = f"e{epoch:04d}/p{number:02d}/s{seed:04d}{at}"
                     drawn = Drawn(
                         epoch, prompt, seed, checkpoint, strength, *how, base=base_digest, batch=at_once

@@ -14,11 +14,12 @@ from lora_pipeline.stages.grade.choose import Verdict, choose
 from lora_pipeline.stages.grade.damage import damage
 from lora_pipeline.stages.grade.drift import drift
 from lora_pipeline.stages.grade.freedom import freedom
-from lora_pipeline.stages.grade.likeness import Yardstick, likeness
+from lora_pipeline.stages.grade.likeness import Yardstick, likeness, with_the_lost
 from lora_pipeline.stages.grade.memorising import memorising, nearest_among
 from lora_pipeline.stages.grade.prompt import prompt_followed
 from lora_pipeline.stages.grade.see import Embedder, Eyes, Judge, ReadFaces, see
 from lora_pipeline.stages.grade.seen import Seen, Vector
+from lora_pipeline.stages.grade.sure import doubt
 from lora_pipeline.stages.grade.veto import vetoes
 
 CODE_VERSION = "1"
@@ -46,7 +47,7 @@ def score(
     """Judge every epoch, and choose one; the base model is judged beside them.
 
     Six questions are asked of the pictures, a file each: `likeness`, `prompt`, `memorising`, `freedom`, `drift`, `damage`. What says no is in
-    `veto`, how an epoch is chosen in `choose`, what to do next in `advice`. Pictures at another strength than 1 are not judged.
+    `veto`, how an epoch is chosen in `choose`, what to do next in `advice`, how sure that is in `sure`. Pictures at another strength than 1 are not judged.
 
     The distance that is chosen by is, for a person, that of the faces' descriptors to the mean of the subject's; for other kinds that of the
     first embedder (1 - mean cosine to the training pictures), or without one that of `look` (colours and edges: weak, see there).
@@ -118,7 +119,10 @@ def score(
 
     judged = [measured(epoch) for epoch in epochs]
     verdicts = choose(judged, settings.overfit_tolerance, person, first, settings.pick)
-    words = advice(judged)
+    contenders = [one.score.epoch for one in verdicts if one.learned and not one.score.vetoes]
+    control = yardstick.distances(own[0])
+    apart = {epoch: with_the_lost(own[epoch], yardstick.distances(own[epoch]), own[0], control) for epoch in contenders}
+    words = "; ".join(filter(None, (advice(judged), doubt(apart))))
     verdicts = [replace(one, score=replace(one.score, advice=words)) if one.score.chosen else one for one in verdicts]
     items = [
         Item(f"{verdict.score.epoch:04d}", [verdict.score.data(), verdict.learned], verdict) for verdict in verdicts
