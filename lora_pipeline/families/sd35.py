@@ -87,7 +87,7 @@ class StableDiffusion35(StockFamily):
         encoders = {
             name: to(getattr(parts, name), "cpu", "float32").requires_grad_(False).eval() for name in self.trained_texts
         }
-        tokenizers = (parts.tokenizer, parts.tokenizer_2)
+        tokenizers, length = (parts.tokenizer, parts.tokenizer_2), parts.tokenizer.model_max_length
 
         def told(text: str | list[str]) -> Conditioning:
             # as StableDiffusion3Pipeline does
@@ -96,7 +96,6 @@ class StableDiffusion35(StockFamily):
             states: list[Tensor] = []
             pooled: list[Tensor] = []
             for tokenizer, clip in zip(tokenizers, encoders.values(), strict=True):
-                length = parts.tokenizer.model_max_length
                 tokens = tokenizer(
                     text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
                 ).input_ids
@@ -105,7 +104,6 @@ class StableDiffusion35(StockFamily):
                 pooled.append(said.text_embeds)
             return {"clip_hidden_states": torch.cat(states, -1), "pooled_projections": torch.cat(pooled, -1)}
 
-        length = parts.tokenizer.model_max_length
         return StockTexts(told, parts.tokenizer, length, encoders=encoders, partial=True)
 
     def noise(self, base: BaseSettings) -> NoiseSchedule:
