@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.families.kohya import QKV, Naming, Place, fused, of_clip, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import CLIP_TARGETS, StockFamily, StockTexts, flow_time, packed, to, unpacked
+from lora_pipeline.families.stock import CLIP_TARGETS, StockFamily, StockTexts, flow_time, packed, unpacked
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ class Flux(StockFamily):
 
     def open_trained_texts(self, base: BaseSettings) -> TextEncoder:
         """See `Family.open_trained_texts`. CLIP alone: T5, of 4.8 billion numbers, stays where it is."""
-        beside = (self.denoiser_folder, "vae", "scheduler", "text_encoder_2", "tokenizer_2")
-        parts = self.open_pipeline(base, dict.fromkeys(beside))
-        clip = to(parts.text_encoder, "cpu", "float32").requires_grad_(False).eval()
+        parts = self.open_text_parts(base, "cpu", "float32", without=("text_encoder_2", "tokenizer_2"))
+        clip = parts.text_encoder
 
         def told(text: str | list[str]) -> Conditioning:
             # as FluxPipeline does

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.families.kohya import TWO_CLIPS, Naming, Place, fused, of_clip, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import CLIP_TARGETS, FLOW_STEPS, StockFamily, StockTexts, flow_time, to
+from lora_pipeline.families.stock import CLIP_TARGETS, FLOW_STEPS, StockFamily, StockTexts, flow_time
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -82,11 +82,8 @@ class StableDiffusion35(StockFamily):
 
     def open_trained_texts(self, base: BaseSettings) -> TextEncoder:
         """See `Family.open_trained_texts`. The CLIPs alone: T5, of 4.8 billion numbers, stays where it is."""
-        beside = (self.denoiser_folder, "vae", "scheduler", "text_encoder_3", "tokenizer_3")
-        parts = self.open_pipeline(base, dict.fromkeys(beside))
-        encoders = {
-            name: to(getattr(parts, name), "cpu", "float32").requires_grad_(False).eval() for name in self.trained_texts
-        }
+        parts = self.open_text_parts(base, "cpu", "float32", without=("text_encoder_3", "tokenizer_3"))
+        encoders = {name: getattr(parts, name) for name in self.trained_texts}
         tokenizers, length = (parts.tokenizer, parts.tokenizer_2), parts.tokenizer.model_max_length
 
         def told(text: str | list[str]) -> Conditioning:

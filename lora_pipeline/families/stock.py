@@ -283,11 +283,11 @@ class StockFamily:
         """See `Family.open_trained_texts`."""
         return self.open_texts(base, "cpu", "float32")
 
-    def open_text_parts(self, base: BaseSettings, device: str, dtype: str) -> Any:
-        """The stock pipeline with nothing in it but tokenizers and text encoders, these ready for use. Raises ModelError."""
-        parts = self.open_pipeline(base, {self.denoiser_folder: None, "vae": None, "scheduler": None})
+    def open_text_parts(self, base: BaseSettings, device: str, dtype: str, without: tuple[str, ...] = ()) -> Any:
+        """The stock pipeline with nothing in it but tokenizers and text encoders (but for those of some folders), these ready for use. Raises ModelError."""
+        parts = self.open_pipeline(base, dict.fromkeys((self.denoiser_folder, "vae", "scheduler", *without)))
         for name in self.text_folders:
-            if name.startswith("text_encoder"):
+            if name.startswith("text_encoder") and name not in without:
                 to(getattr(parts, name), device, dtype).requires_grad_(False).eval()
         return parts
 

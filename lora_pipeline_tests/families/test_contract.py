@@ -581,7 +581,10 @@ def test_texts_in_their_graph_are_those_that_were_cached(of_family):
         module.requires_grad_(True)
     together = encoder.with_graph(WORDS)
     cached = conditioning_of(one, base, WORDS)
-    assert encoder.partial or cached.keys() == together.keys()
+    assert (cached.keys() - together.keys()) if encoder.partial else (cached.keys() == together.keys())
+    assert together.keys() - cached.keys() <= {
+        "clip_hidden_states"
+    }  # the cache has SD 3.5's at the head of `encoder_hidden_states`
     assert all(torch.allclose(cached[name], together[name], atol=1e-5) for name in cached.keys() & together.keys())
     assert all(tensor.requires_grad for tensor in together.values())
     module = one.open_denoiser(base, "cpu", "float32")

@@ -85,7 +85,9 @@ def _data(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> di
     hows: list[dict[str, Any]] = []
     pictures: dict[str, dict[str, Any]] = {}
     places = [(row, *_place(row)) for row in grids.rows]
-    for row, _, prompt, _, _ in places:
+    seeds: dict[str, set[int]] = {}
+    for row, _, prompt, seed, _ in places:
+        seeds.setdefault(prompt, set()).add(seed)
         if row.state != "kept":
             pictures[row.id] = {"why": row.reason}
             continue
@@ -108,11 +110,7 @@ def _data(grids: Manifest, checkpoints: Manifest, scores: Manifest | None) -> di
         ],
         "scores": list(dict.fromkeys(name for one in told.values() for name, words in one.items() if words)),
         "prompts": [
-            {
-                "id": prompt,
-                "words": words.get(prompt, prompt),
-                "seeds": sorted({place[3] for place in places if place[2] == prompt}),
-            }
+            {"id": prompt, "words": words.get(prompt, prompt), "seeds": sorted(seeds[prompt])}
             for prompt in prompts_in(grids)
         ],
         "strengths": sorted({0.0, *(place[4] for place in places)}),

@@ -33,4 +33,4 @@ def doubt(distances: Mapping[int, Sequence[float | None]]) -> str:
     if len(likely) < 2:
         return ""
     told = ", ".join(f"epoch {epoch} in {share:.0%}" for epoch, share in likely)
-    return f"by these pictures alone it is not sure which epoch is the nearest (of 1,000 draws among them {told}): more grade.seeds or prompts would tell"
+    return f"by these pictures alone it is not sure which epoch is the nearest (of {DRAWS:,} draws among them {told}): more grade.seeds or prompts would tell"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_pipeline.families import family, stock, weights
+from lora_pipeline.families import family, stock
 from lora_pipeline.manifest import Item, Made, read, refresh
 from lora_pipeline.pictures import save
 from lora_pipeline.records import Caption, Crop, Example
@@ -313,8 +313,6 @@ def test_a_run_with_nothing_to_encode_imports_no_torch(tmp_path, tiny_base):
 
 def test_no_latent_of_the_bundled_model_that_has_seen_a_hidden_face_is_trained_on(tmp_path):
     """Two pictures that differ under the mask alone: a gain and a shift a channel take the visible latents of one to the other's."""
-    if not (weights.BUNDLED_FOLDER / "model_index.json").exists():
-        pytest.skip("the bundled model is not in the package yet")
     import torch
     from safetensors.torch import load_file
 
