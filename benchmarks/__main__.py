@@ -12,6 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 QUESTIONS = (
     "choice",
+    "compiled",
     "copies",
     "executor",
     "group_offload",

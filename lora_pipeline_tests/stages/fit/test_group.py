@@ -1,11 +1,13 @@
 """Several processes train as one does with a batch as many times as large, and whatever ends one ends all."""
 
+import socket
 import subprocess
 import sys
 from contextlib import closing
 
 import psutil
 import pytest
+import yaml
 from safetensors.numpy import load_file
 
 from lora_pipeline.errors import TrainingError
@@ -13,7 +15,7 @@ from lora_pipeline.manifest import write
 from lora_pipeline.settings import FitSettings
 from lora_pipeline.stages.fit.group import Group, joined
 from lora_pipeline.stages.fit.job import Job, steps_in
-from lora_pipeline.stages.fit.process import in_own_process
+from lora_pipeline.stages.fit.process import environment, in_own_process
 from lora_pipeline.stages.fit.reports import StepReport
 from lora_pipeline.stages.fit.run import run
 
@@ -50,6 +52,23 @@ def workers():
     return {int(rank): child for rank, child in ranks.items() if rank is not None}
 
 
+def same_course(job, other, wanted):
+    """Assert that a run took the other one's course, step by step, and ended with its LoRA; its steps."""
+    told = steps_in(job.steps_file)
+    assert [report.step for report in told] == list(range(1, 13))
+    for report, its in zip(told, wanted, strict=True):
+        assert report.pictures == its.pictures
+        assert (report.images_seen, report.learning_rate) == (its.images_seen, its.learning_rate)
+        assert report.loss == pytest.approx(its.loss, rel=1e-5)
+        assert report.gradient_norm == pytest.approx(its.gradient_norm, rel=1e-5)
+    ended, alone = (load_file(one.run / "epoch-0003.safetensors") for one in (job, other))
+    assert ended.keys() == alone.keys()
+    for name, numbers in ended.items():
+        assert numbers == pytest.approx(alone[name], abs=5e-5), name
+    assert max(abs(numbers).max() for name, numbers in alone.items() if "lora_B" in name) > 0.01  # it has learnt
+    return told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("text_encoder_lr", [0, 5e-3])
 def test_two_processes_killed_and_stopped_and_gone_on_end_where_one_does_with_twice_the_batch(job_in, text_encoder_lr):
@@ -78,20 +97,42 @@ def test_two_processes_killed_and_stopped_and_gone_on_end_where_one_does_with_tw
     assert two.state.exists()
 
     list(in_own_process(file, 2))
-    told = steps_in(two.steps_file)
-    assert [report.step for report in told] == list(range(1, 13))
-    for report, other in zip(told, wanted, strict=True):
-        assert report.pictures == other.pictures
-        assert (report.images_seen, report.learning_rate) == (other.images_seen, other.learning_rate)
-        assert report.loss == pytest.approx(other.loss, rel=1e-5)
-        assert report.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
-    assert {len(report.pictures) for report in told} == {4, 3, 1}
-    ended, alone = (load_file(job.run / "epoch-0003.safetensors") for job in (two, one))
-    assert ended.keys() == alone.keys()
-    for name, numbers in ended.items():
-        assert numbers == pytest.approx(alone[name], abs=5e-5), name
-    assert max(abs(numbers).max() for name, numbers in alone.items() if "lora_B" in name) > 0.01  # it has learnt
+    assert {len(step.pictures) for step in same_course(two, one, wanted)} == {4, 3, 1}
     assert not two.state.parent.exists()
+
+
+@pytest.mark.slow
+def test_two_machines_of_one_process_each_train_as_one_does_with_twice_the_batch(job_in, tmp_path, monkeypatch):
+    """Each is accelerate's configuration, as `accelerate config` writes it: the main one is started by the stage, the other by hand."""
+    one, two = job_in("one", TWO.model_copy(update={"num_processes": 1, "batch_size": 4})), job_in("two", TWO)
+    wanted = [report for report in run(one, device="cpu") if isinstance(report, StepReport)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for rank in range(2):
+        configuration = {
+            "compute_environment": "LOCAL_MACHINE",
+            "distributed_type": "MULTI_GPU",
+            "num_machines": 2,
+            "machine_rank": rank,
+            "num_processes": 2,
+            "main_process_ip": "127.0.0.1",
+            "main_process_port": port,
+            "rdzv_backend": "static",
+        }
+        folder = tmp_path / f"machine{rank}" / "accelerate"
+        folder.mkdir(parents=True)
+        (folder / "default_config.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+    file = two.write()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "machine1"))
+    by_hand = [sys.executable, "-m", "accelerate.commands.launch", "-m", "lora_pipeline.stages.fit", str(file)]
+    with subprocess.Popen(by_hand, stdin=subprocess.PIPE, env=environment(2)) as other:
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "machine0"))
+        try:
+            list(in_own_process(file, 2))
+            assert other.wait(timeout=60) == 0
+        finally:
+            other.kill()
+    same_course(two, one, wanted)
 
 
 def test_one_process_is_alone_and_needs_no_accelerate():
