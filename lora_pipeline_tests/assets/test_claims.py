@@ -5,7 +5,6 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 
 import dagster as dg
-import pytest
 
 from lora_pipeline.assets.launch import dagster_home
 from lora_pipeline.assets.stage import POOL
