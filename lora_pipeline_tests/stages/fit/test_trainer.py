@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lora_pipeline.errors import TrainingError
-from lora_pipeline.families import NoiseSchedule, family, weights
+from lora_pipeline.families import NoiseSchedule, family
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit.captions import caption_of
@@ -567,8 +567,6 @@ def test_the_tiny_bases_losses_are_those_written_down(tmp_path, make_training_se
 
 
 def test_the_bundled_bases_losses_are_those_written_down(tmp_path, make_training_set):
-    if not (weights.BUNDLED_FOLDER / "model_index.json").exists():
-        pytest.skip("the bundled model is not in the package yet")
     training_set = make_training_set(
         tmp_path / "set", pictures=6, repeats=2, buckets=((128, 128),), channels=12, tokens=48, width=128
     )
