@@ -4,7 +4,7 @@ Coordinates of boxes are pixels of the **upright photo** (EXIF turned, bars not 
 (left, top, right, bottom) with right and bottom exclusive, unless a name says otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, cast
 
@@ -22,7 +22,7 @@ KNOWN_ONLY = 0.0
 _IF_ASKED = {"pitch_deg", "roll_deg", "expression", "thing", "body", "persons"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """A file that a row names: its path within the stage's folder, and its SHA-256."""
 
@@ -30,7 +30,7 @@ class File:
     digest: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One item of a manifest.
 
@@ -174,7 +174,7 @@ class Face(Record):
     box: Box
     confidence: float
     landmarks: tuple[tuple[float, float], ...]
-    descriptor: tuple[float, ...]
+    descriptor: Sequence[float]
     yaw_deg: float
     whose: Whose = "unsure"
     known: bool = False

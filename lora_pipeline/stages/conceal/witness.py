@@ -47,7 +47,7 @@ class Witness:
     same_person_distance: float
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def hidden(self, photo: str) -> list[tuple[float, ...]]:
+    def hidden(self, photo: str) -> list[Sequence[float]]:
         """Descriptors of the photo's faces that are to be hidden: not the subject's, and nothing that a person says is no face."""
         return [face.descriptor for face in self.faces.get(photo, ()) if face.whose in ("stranger", "unsure")]
 

@@ -1,5 +1,6 @@
 """The stage: search, decide, plan, measure, choose, cut, count."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,20 +98,7 @@ def crop(
     people = people or People()
     photos = {row.id: Quality.of(row) for row in curated.kept}
     search = SearchSettings.of(settings)
-    found: Faces = {}
-    failed: dict[str, str] = {}
-    seconds = 0.0
-    if kind != "style":
-        todo = [
-            Searched(
-                id, Path(photo.path), photo.digest, photo.trim, search, photo.known_faces if kind == "person" else ()
-            )
-            for id, photo in photos.items()
-        ]
-        outcome = find_faces(todo, folder, search, progress=progress)
-        seconds = outcome.report.seconds
-        found = {row.id: faces_of(row) for row in outcome.manifest.kept}
-        failed = {row.id: row.reason for row in outcome.manifest.rows if row.state == "failed"}
+    found, failed, seconds = _searched(photos, folder, search, kind, progress)
     if kind == "person":
         references = [reference] if isinstance(reference, Path) else list(reference or ())
         found = decide(found, settings.same_person_distance, _reference(references, folder, search), people)
@@ -118,6 +106,8 @@ def crop(
     else:
         found = passers_by(found, people)
     write_decided(folder, found)
+    # Most of what is remembered of a photo are its faces' descriptors, which nobody below asks for.
+    found = {id: tuple(replace(face, descriptor=()) for face in faces) for id, faces in found.items()}
     persons: dict[str, Persons] = {}
     if kind == "person" and settings.yolo_person_weights:
         boxes, took = find_persons(photos, folder, settings, progress)
@@ -157,7 +147,7 @@ def crop(
     left_out = choose(candidates, settings.best, shares(settings), settings.coverage)
     cut = refresh(
         folder,
-        [item for id, one in planned.items() for item in _items(id, one, left_out)],
+        (item for id, one in planned.items() for item in _items(id, one, left_out)),
         _make,
         settings=None,  # all that is read of them stands in the items' inputs, so another framing cuts no crop again
         code_version=CODE_VERSION,
@@ -166,16 +156,44 @@ def crop(
         progress=progress,
     )
     if not is_planning():
-        coverage(folder, settings).save(folder)
+        cover(cut.manifest, _subjects(found), shots, settings).save(folder)
     return Outcome(cut.manifest, cut.report + Report(seconds=seconds + measured.report.seconds))
 
 
 def coverage(folder: Path, settings: CropSettings) -> Coverage:
     """What the crops show that the stage last made, and what is missing of the plan as it is now; nothing if it has not run."""
-    faces = {id: [one for one in found if one.whose == "subject"] for id, found in decided_faces(folder).items()}
-    subjects = {id: max(found, key=_area) for id, found in faces.items() if found}
     shots = {row.id: Shot.of(row) for row in read(folder, SHOTS).kept}
-    return cover(read(folder), subjects, shots, settings)
+    return cover(read(folder), _subjects(decided_faces(folder)), shots, settings)
+
+
+def _subjects(faces: Faces) -> dict[str, Face]:
+    """The subject's face, of several the largest, of each photo that shows one."""
+    largest = {id: _subject(found) for id, found in faces.items()}
+    return {id: face for id, face in largest.items() if face}
+
+
+def _subject(faces: Sequence[Face]) -> Face | None:
+    return max((face for face in faces if face.whose == "subject"), key=_area, default=None)
+
+
+def _searched(
+    photos: Mapping[str, Quality], folder: Path, search: SearchSettings, kind: Kind, progress: Progress
+) -> tuple[Faces, dict[str, str], float]:
+    """The faces of each photo, why a photo could not be searched, and the seconds that it took."""
+    if kind == "style":
+        return {}, {}, 0.0
+    todo = [
+        Searched(id, Path(photo.path), photo.digest, photo.trim, search, photo.known_faces if kind == "person" else ())
+        for id, photo in photos.items()
+    ]
+    outcome = find_faces(todo, folder, search, progress=progress)
+    # Descriptors as arrays: a tuple's numbers take four times the memory.
+    found = {
+        row.id: tuple(replace(face, descriptor=array("d", face.descriptor)) for face in faces_of(row))
+        for row in outcome.manifest.kept
+    }
+    failed = {row.id: row.reason for row in outcome.manifest.rows if row.state == "failed"}
+    return found, failed, outcome.report.seconds
 
 
 def _reference(paths: Sequence[Path], folder: Path, search: SearchSettings) -> tuple[float, ...] | None:
@@ -220,7 +238,7 @@ def _planned(
     kind: Kind,
     shapes: Sequence[Size],
 ) -> _Planned:
-    subject = max((face for face in faces if face.whose == "subject"), key=_area, default=None)
+    subject = _subject(faces)
     # By hand, several faces of one photo may be the subject's (a mirror): none is hidden, and the largest is what crops are about.
     others = tuple(face for face in faces if face.whose in ("stranger", "unsure"))
     if failed:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_pipeline.manifest import is_planning, key_of, read, write
+from lora_pipeline.manifest import Packed, is_planning, key_of, read, write
 from lora_pipeline.people import People, face_ids
 from lora_pipeline.records import KNOWN_ONLY, Face, Row
 from lora_pipeline.stages.crop.search import faces_of
@@ -15,8 +15,8 @@ from lora_pipeline.stages.crop.search import faces_of
 DECIDED = "decided"
 UNSURE = 1.15
 """Up to so many times `same_person_distance`, a face may still be the subject's."""
-ROWS = 256
-"""Faces that are compared with all others at once: 20 MiB where there are 10,000."""
+PAIRS = 2**18
+"""Of faces that are compared at once, whatever the number of faces: some 2 MiB a table."""
 
 Faces = Mapping[str, tuple[Face, ...]]
 """A photo's id → its faces."""
@@ -181,8 +181,9 @@ def _ranks(
     order = np.argsort(photos, kind="stable")
     starts, many = np.unique(photos[order], return_index=True, return_counts=True)[1:]
     ranks: list[tuple[int, float, float]] = []
-    for begin in range(0, len(descriptors), ROWS):
-        apart = cdist(descriptors[begin : begin + ROWS], descriptors[order])
+    rows = max(1, PAIRS // len(descriptors))
+    for begin in range(0, len(descriptors), rows):
+        apart = cdist(descriptors[begin : begin + rows], descriptors[order])
         nearest = np.minimum.reduceat(apart, starts, axis=1)
         like = nearest <= near
         counts = like.sum(1)
@@ -217,7 +218,7 @@ def _area(face: Face) -> float:
 def write_decided(folder: Path, faces: Faces) -> None:
     """Leave the decision as the table `decided`, a row a photo. Writes nothing while planning, or if it stands there already."""
     rows = [
-        Row(photo, key_of(data := [face.data() for face in found]), data={"faces": data})
+        Row(photo, key_of(data := [face.data() for face in found]), data=Packed({"faces": data}))
         for photo, found in sorted(faces.items())
     ]
     before = [(row.id, row.key) for row in read(folder, DECIDED).rows]
@@ -235,7 +236,7 @@ def subject_descriptors(folder: Path, photos: Collection[str] | None = None) -> 
     that the detector did not find.
     """
     return [
-        face.descriptor
+        tuple(face.descriptor)
         for photo, found in sorted(decided_faces(folder).items())
         for face in found
         if face.whose == "subject" and face.confidence != KNOWN_ONLY and (photos is None or photo in photos)

@@ -1,7 +1,7 @@
 """Which photos are copies of one shot: other sizes, recompressed, bars around them, mirrored, or a crop."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,33 +46,41 @@ class Prints:
     owners: Numbers
 
     @staticmethod
-    def of(measured: Sequence[Measured]) -> "Prints":
-        """The prints of some measured photos."""
-        sizes = np.array([(one.trim[2] - one.trim[0], one.trim[3] - one.trim[1]) for one in measured], dtype=np.float32)
-        raw = [bytes.fromhex(one.marks) for one in measured]
+    def of(measured: Iterable[Measured]) -> "Prints":
+        """The prints of some measured photos, each asked for once."""
+        phash, mirrored, sizes, places = list[int](), list[int](), list[tuple[int, int]](), list[int]()
+        looks, marks = bytearray(), bytearray()
+        for one in measured:
+            phash.append(int(one.phash, 16))
+            mirrored.append(int(one.mirrored, 16))
+            sizes.append((one.trim[2] - one.trim[0], one.trim[3] - one.trim[1]))
+            looks += bytes.fromhex(one.look)
+            own = bytes.fromhex(one.marks)
+            marks += own
+            places.append(len(own) // MARK.itemsize)
+        sides = np.array(sizes, dtype=np.float32).reshape(-1, 2)
         return Prints(
-            np.array([int(one.phash, 16) for one in measured], dtype=np.uint64),
-            np.array([int(one.mirrored, 16) for one in measured], dtype=np.uint64),
-            np.frombuffer(bytes.fromhex("".join(one.look for one in measured)), dtype=np.uint8).reshape(
-                -1, LOOK_PX, LOOK_PX, 3
-            ),
-            sizes.reshape(-1, 2) / sizes.max(1, initial=1, keepdims=True),
-            np.frombuffer(b"".join(raw), dtype=MARK),
-            np.repeat(np.arange(len(raw)), [len(some) // MARK.itemsize for some in raw]),
+            np.array(phash, dtype=np.uint64),
+            np.array(mirrored, dtype=np.uint64),
+            np.frombuffer(looks, dtype=np.uint8).reshape(-1, LOOK_PX, LOOK_PX, 3),
+            sides / sides.max(1, initial=1, keepdims=True),
+            np.frombuffer(marks, dtype=MARK),
+            np.repeat(np.arange(len(places)), places),
         )
 
 
-def groups(measured: Sequence[Measured], distance: int) -> list[list[int]]:
+def groups(measured: Iterable[Measured], distance: int) -> list[list[int]]:
     """Groups of photos that are copies of each other, directly or by way of others.
 
     Args:
-        measured: the photos.
+        measured: the photos, each asked for once.
         distance: bits in which the hashes of two copies may differ (0 to 64).
 
     Returns:
         Indices into `measured`, groups of at least two, each in ascending order.
     """
-    return grouped(Prints.of(measured), distance) if measured else []
+    prints = Prints.of(measured)
+    return grouped(prints, distance) if len(prints.phash) else []
 
 
 def grouped(prints: Prints, distance: int) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """Which photos go on: each is measured once, then all are judged together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def curate(
         for row in source.kept
         if row.id not in left_out
     ]
-    prints = [Measured.of(measured[one.id]) for one in judged]
+    prints = (Measured.of(measured[one.id]) for one in judged)
     decided = left_out | {one.id: one.made for one in _copies_judged(judged, prints, settings)}
     outcome = refresh(
         folder,
@@ -230,7 +230,7 @@ def _all_over(q: Quality) -> bool:
     return len(q.text_boxes) >= SPREAD and across > (q.trim[2] - q.trim[0]) / 2 and down > (q.trim[3] - q.trim[1]) / 2
 
 
-def _copies_judged(judged: Sequence[_Judged], prints: Sequence[Measured], settings: CurateSettings) -> list[_Judged]:
+def _copies_judged(judged: Sequence[_Judged], prints: Iterable[Measured], settings: CurateSettings) -> list[_Judged]:
     """The same photos, with `duplicates` filled and all but the best of each group faulted as its copies."""
     result = list(judged)
     for group in groups(prints, settings.duplicate_distance):

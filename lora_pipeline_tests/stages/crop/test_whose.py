@@ -77,7 +77,7 @@ def test_how_many_faces_are_compared_at_once_makes_no_difference(monkeypatch: py
     spread = [(math.cos(n) * n / 9, math.sin(n) * n / 9) for n in range(12)]
     faces = {str(n): (face(str(n), *place, side=40 + n), face(str(n), 5.0)) for n, place in enumerate(spread)}
     before = decide(faces, NEAR, None)
-    monkeypatch.setattr("lora_pipeline.stages.crop.whose.ROWS", 5)
+    monkeypatch.setattr("lora_pipeline.stages.crop.whose.PAIRS", 5 * 24)
     assert decide(faces, NEAR, None) == before
 
 
