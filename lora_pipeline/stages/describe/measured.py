@@ -1,4 +1,4 @@
-"""A caption without a model: framing, head angle, colours and light, measured.
+"""A caption without a model: framing, head angle, glasses, colours and light, measured.
 
 The words are the house vocabulary; the demo world's captions are made of the same (a test compares them). What belongs to the
 person (hair, beard, the face's shape) is left out on purpose: what the caption names, the trigger word does not learn.
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from lora_pipeline.records import Crop
+    from lora_pipeline.records import Box, Crop
 
 Rgb = tuple[int, int, int]
 
@@ -21,6 +21,17 @@ CLOSE_FROM, MEDIUM_FROM = 0.335, 0.185
 
 TURNED_AT_DEG = 12.0
 """A head turned less faces the camera."""
+
+GLASSES = "wearing glasses"
+BRIDGE = (0.458, 0.13, 0.548, 0.48)
+"""Where the frame of glasses crosses the nose, brow to cheek: left, top, right, bottom as shares of a face's box (of dlib's kind)."""
+BRIDGE_FROM = 0.38
+"""How much darker than its surroundings, as a share of the cheeks' luma, a bar across the nose is a frame's. Drawn faces at 512 px that look at the
+camera: 0.38 to 0.8 with glasses, under 0.2 in 98 % without. Real ones without: up to 0.33, where brows are knit."""
+BRIDGE_SEEN_TO_DEG = 15.0
+"""In a head turned further, its own brow stands there."""
+BRIDGE_SEEN_FROM_PX = 24
+"""Height of a face's box in which a frame is at least a pixel thick."""
 
 LIGHTS = {"bright": "bright light", "soft": "soft light", "dim": "dim light"}
 DIM_TO = 180.0
@@ -63,10 +74,10 @@ class Measured:
     """The captioner that needs no weights."""
 
     name = "measured"
-    identity = "measured 1"
+    identity = "measured 2"
 
     def words(self, picture: "Image", crop: "Crop") -> str:
-        """Framing, angle, shirt, background and light, those that can be seen, in that order: see `Captioner.words`."""
+        """Framing, angle, glasses, shirt, background and light, those that can be seen, in that order: see `Captioner.words`."""
         import numpy as np
 
         scale = min(1.0, SIDE_PX / max(picture.size))
@@ -80,6 +91,8 @@ class Measured:
             share = (crop.face[3] - crop.face[1]) / min(picture.size)
             framing = "close" if share >= CLOSE_FROM else "medium" if share >= MEDIUM_FROM else "full"
             phrases += [FRAMINGS[framing], angle(crop.yaw_deg or 0.0)]
+            if _wears_glasses(picture, crop.face, crop.yaw_deg or 0.0):
+                phrases.append(GLASSES)
         phrases += [f"{colour} {thing}" for thing, colour in colours.items()]
         return ", ".join([*phrases, LIGHTS[light]])
 
@@ -89,6 +102,36 @@ def angle(yaw_deg: float) -> str:
     if abs(yaw_deg) < TURNED_AT_DEG:
         return "facing the camera"
     return "turned to the right" if yaw_deg > 0 else "turned to the left"
+
+
+def _wears_glasses(picture: "Image", face: "Box", yaw_deg: float) -> bool:
+    seen = abs(yaw_deg) < BRIDGE_SEEN_TO_DEG and face[3] - face[1] >= BRIDGE_SEEN_FROM_PX
+    return seen and bridge(picture, face) > BRIDGE_FROM
+
+
+def bridge(picture: "Image", face: "Box") -> float:
+    """How much darker the darkest row across the bridge of the nose is than those above and below it, as a share of the cheeks' luma.
+
+    The frame of glasses is the one thing that crosses there: it is how Jing and Mariani (2000, "Glasses detection and extraction by deformable
+    contour") tell that there are some.
+    """
+    import numpy as np
+    from PIL import Image
+
+    grey = picture.convert("L")
+    left, top, width, height = face[0], face[1], face[2] - face[0], face[3] - face[1]
+
+    def part(shares: tuple[float, float, float, float], size: tuple[int, int]) -> "NDArray[np.float64]":
+        box = (left + shares[0] * width, top + shares[1] * height, left + shares[2] * width, top + shares[3] * height)
+        return np.asarray(grey.resize(size, Image.Resampling.BICUBIC, box=box), dtype=np.float64)
+
+    rows = np.median(part(BRIDGE, (9, 32)), axis=1)
+    cheeks = float(np.median(part((0.3, 0.55, 0.7, 0.75), (40, 20))))
+    darker = max(
+        min(rows[max(0, row - 7) : row - 1].max(), rows[row + 2 : row + 8].max()) - rows[row]
+        for row in range(2, len(rows) - 2)
+    )
+    return float(darker) / max(cheeks, 1.0)
 
 
 SIDE_PX = 256

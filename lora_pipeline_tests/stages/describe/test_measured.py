@@ -14,13 +14,13 @@ from lora_pipeline.records import Box, Crop
 from lora_pipeline.settings import CropSettings
 from lora_pipeline.stages.crop.angle import yaw_deg
 from lora_pipeline.stages.describe import measured
-from lora_pipeline.stages.describe.measured import Measured, angle, lab
+from lora_pipeline.stages.describe.measured import GLASSES, Measured, angle, lab
 
 THINGS = ("framing", "angle", "shirt", "background", "light")
 
 
 def true_phrases(drawing: Drawing) -> tuple[str, ...]:
-    """The drawn caption without what belongs to the person: hair and glasses."""
+    """The drawn caption without hair, which belongs to the person, and glasses, which are counted apart."""
     framing, turned, _, _, shirt, background, light = phrases_for(drawing.identity, drawing.scene)
     return framing, turned, shirt, background, light
 
@@ -38,7 +38,8 @@ def true_crop(drawing: Drawing) -> Crop:
 def agreement(told: list[tuple[Drawing, str]]) -> dict[str, float]:
     right, all_of = Counter[str](), Counter[str]()
     for drawing, words in told:
-        for thing, said, true in zip(THINGS, words.split(", "), true_phrases(drawing), strict=True):
+        phrases = [phrase for phrase in words.split(", ") if phrase != GLASSES]
+        for thing, said, true in zip(THINGS, phrases, true_phrases(drawing), strict=True):
             if thing == "angle" and 8 < abs(drawing.scene.yaw_deg) < 20:
                 continue  # near the threshold, either word will do
             all_of[thing] += 1
@@ -49,6 +50,7 @@ def agreement(told: list[tuple[Drawing, str]]) -> dict[str, float]:
 def test_the_words_are_those_of_the_drawn_world() -> None:
     assert measured.FRAMINGS == world.FRAMING_PHRASES
     assert measured.LIGHTS == world.LIGHT_PHRASES
+    assert measured.GLASSES in phrases_for(random_identity(np.random.default_rng(0)), Scene("close", glasses=True))
     assert measured.TURNED_AT_DEG == world.TURNED_AT_DEG
     assert measured.SHIRT_COLOURS == palette.SHIRT_COLOURS
     assert measured.BACKGROUND_COLOURS == palette.BACKGROUND_COLOURS
@@ -93,6 +95,30 @@ def test_the_same_with_faces_that_were_found() -> None:
     assert right["angle"] >= 0.8
     assert right["shirt"] >= 0.8
     assert right["background"] >= 0.8
+
+
+@pytest.mark.slow
+def test_glasses_are_told_where_they_are_worn() -> None:
+    rng = np.random.default_rng(8)
+    detector = open_detector(CropSettings())
+    told = {True: list[bool](), False: list[bool]()}
+    for number in range(90):
+        worn = number % 2 == 0
+        scene = replace(
+            random_scene(rng, (400, 400)), framing="close", yaw_deg=float(rng.uniform(-11, 11)), glasses=worn
+        )
+        drawing = draw(random_identity(rng), scene)
+        # As large as the stage's crops, where the frame is a pixel thick.
+        small = drawing.picture.resize((128, 128), Image.Resampling.LANCZOS)
+        for found in detector.find(drawing.picture, 400)[:1]:
+            face: Box = tuple(round(side * 128 / 400) for side in found.box)  # type: ignore[assignment]
+            told[worn].append(
+                GLASSES in Measured().words(small, replace(as_crop(drawing, face, 0.0), width_px=128, height_px=128))
+            )
+    assert min(len(one) for one in told.values()) >= 40
+    print(np.mean(told[True]), np.mean(told[False]))
+    assert np.mean(told[True]) >= 0.85
+    assert np.mean(told[False]) <= 0.05
 
 
 def test_strangers_do_not_lend_their_colours_to_the_background() -> None:
