@@ -1103,6 +1103,12 @@ class GradeSettings(Section):
     guidance_scale: Annotated[
         float, Field(ge=1, le=30, description="Classifier-free guidance; 1 is none (1 to 30).")
     ] = 7.0
+    sampler: Annotated[
+        Literal["base", "ddim", "euler", "euler_a", "heun", "dpmsolver++", "unipc"],
+        Field(
+            description="Which sampler draws the pictures, by sd-scripts' names; base is the base model's own, and the only one of models that match flows."
+        ),
+    ] = "base"
     size_px: Annotated[
         int,
         Field(

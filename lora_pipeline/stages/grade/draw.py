@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lora_pipeline.errors import ModelError, PipelineError
 from lora_pipeline.families import best_device, family
+from lora_pipeline.families.samplers import OWN, sample_with
 from lora_pipeline.manifest import Item, Made, Manifest, Outcome, is_planning, key_of, read, refresh
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Checkpoint, Record, Row, Value
@@ -64,6 +65,7 @@ class Drawn(Record):
         scheduler: name of its class, and the first 16 digits of the SHA-256 of its configuration.
         base: digest of the base model's weights.
         batch: pictures in the batch that it was drawn in, on which its last bits depend (see `through`).
+        sampler: as in `GradeSettings`.
     """
 
     epoch: int
@@ -78,6 +80,11 @@ class Drawn(Record):
     scheduler: str = ""
     base: str = ""
     batch: int = 0
+    sampler: str = OWN
+
+    def data(self) -> dict[str, Value]:
+        """Without the base model's own sampler: such a picture's row is what it has been before others could be asked for."""
+        return {name: value for name, value in super().data().items() if (name, value) != ("sampler", OWN)}
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,8 @@ def draw_grids(
 ) -> Outcome:
     """Bring the validation pictures up to date, drawing only those that are not there.
 
-    A picture's key is its checkpoint's digest, prompt, negative prompt, seed, steps, guidance, size, strength if that is not 1, and
-    the base's digest, so a new epoch, prompt, seed or strength draws its own pictures alone; one whose prompt only moved in the list
+    A picture's key is its checkpoint's digest, prompt, negative prompt, seed, steps, guidance, size, strength if that is not 1, sampler if it is
+    not the base's own, and the base's digest, so a new epoch, prompt, seed or strength draws its own pictures alone; one whose prompt only moved in the list
     is copied. Pictures of an epoch at one strength are drawn `batch_size` at a time (or all, if they are fewer), each from its own noise,
     so that a picture depends neither on which others are drawn with it nor on its place among them; see `through`.
 
@@ -114,7 +121,7 @@ def draw_grids(
         checkpoints: rows of `Checkpoint` with the file role `lora`.
         folder: the stage's folder; ids are `e0003/p02/s0001` (epoch, prompt counted from 1, seed), with `@0.5` at their end for
             a strength other than 1, and pictures are `pictures/<id>.png`. Epoch 0 is the base model, which has no strengths.
-        settings: negative prompt, seeds, strengths, steps, guidance, size and batch size.
+        settings: negative prompt, seeds, strengths, steps, guidance, sampler, size and batch size.
         base: what the checkpoints were trained on.
         prompts: filled in with the trigger and class word.
         draw: None is the base's own pipeline, opened when the first picture is drawn.
@@ -132,6 +139,7 @@ def draw_grids(
     base_digest = family(base.family).digest(base)
     at_once = min(settings.batch_size, len(prompts) * len(set(settings.seeds)))
     how = (settings.negative_prompt, settings.sampling_steps, settings.guidance_scale, settings.size_px)
+    sampler = [] if settings.sampler == OWN else [settings.sampler]
     items: list[Item[_Job]] = []
     for epoch, checkpoint, lora in _epochs(checkpoints):
         for strength in dict.fromkeys(settings.strengths) if lora else (0.0,):
@@ -143,9 +151,17 @@ def draw_grids(
                     seed = first + (number - 1) * settings.seeds_apart
                     id = f"e{epoch:04d}/p{number:02d}/s{seed:04d}{at}"
                     drawn = Drawn(
-                        epoch, prompt, seed, checkpoint, strength, *how, base=base_digest, batch=at_once
+                        epoch,
+                        prompt,
+                        seed,
+                        checkpoint,
+                        strength,
+                        *how,
+                        base=base_digest,
+                        batch=at_once,
+                        sampler=settings.sampler,
                     )  # its scheduler is known when it is drawn
-                    inputs = [checkpoint, prompt, seed, *how, base_digest, *([strength] if at else [])]
+                    inputs = [checkpoint, prompt, seed, *how, base_digest, *([strength] if at else []), *sampler]
                     items.append(Item(id, inputs, _Job(id, drawn, lora)))
 
     before = {row.id: row for row in read(folder).rows}
@@ -277,6 +293,7 @@ def through(base: BaseSettings, settings: GradeSettings, at_once: int = 1) -> Dr
                 opened.append(base_family.pipeline(base, device, base_family.half if device == "cuda" else "float32"))
             except ModelError as error:
                 raise RuntimeError(str(error)) from error  # no fault of the picture's: its row is tried again next time
+            sample_with(opened[0], settings.sampler)  # a ModelError of its ends the run: no picture can be drawn so
         pipeline = opened[0]
         if loaded != [lora]:
             loaded.clear()

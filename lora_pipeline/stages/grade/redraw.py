@@ -92,11 +92,14 @@ def redraw(path: Path, drawn: Drawn, lora: Path | None, base: BaseSettings, draw
             f"{path.name} was drawn with another base model (digest {drawn.base[:16]}) than {base.model} (digest {digest[:16]}); "
             "set base.family, base.model, base.vae and base.clip_skip as they were"
         )
-    settings = GradeSettings(
-        negative_prompt=drawn.negative_prompt,
-        sampling_steps=drawn.sampling_steps,
-        guidance_scale=drawn.guidance_scale,
-        size_px=drawn.size_px,
+    settings = GradeSettings.model_validate(
+        {
+            "negative_prompt": drawn.negative_prompt,
+            "sampling_steps": drawn.sampling_steps,
+            "guidance_scale": drawn.guidance_scale,
+            "sampler": drawn.sampler,
+            "size_px": drawn.size_px,
+        }
     )
     wanted = Wanted(drawn.prompt, drawn.seed, drawn.strength)
     (picture,) = (draw or through(base, settings, drawn.batch))(lora, [wanted])

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from lora_pipeline.families import base_path, family
+from lora_pipeline.families.samplers import OWN, SAMPLERS
 from lora_pipeline.records import Checkpoint, Example, Kind, Score
 from lora_pipeline.settings import BaseSettings
 from lora_pipeline.stages.publish.licence import terms
@@ -300,6 +301,7 @@ def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str], unnamed: st
         "folder": f'DiffusionPipeline.from_pretrained("PATH/TO/{base.model}")',
         "file": f'StableDiffusionPipeline.from_single_file("PATH/TO/{base.model}")',
     }[base.where]
+    imports = where.split(".")[0]
     grade = card.settings["grade"]
     size_px = grade["size_px"]
     how = f"num_inference_steps={grade['sampling_steps']}, guidance_scale={grade['guidance_scale']:g}, height={size_px}, width={size_px}"
@@ -311,9 +313,12 @@ def _use(card: CardFacts, base: BaseFacts, files: Mapping[str, str], unnamed: st
         if "webui" in files
         else f"\nThere is no file for other programs ({others}): {unnamed}.\n"
     )
-    skipping = ""
+    before = ""
+    if (sampler := SAMPLERS.get(grade.get("sampler", OWN))) is not None:
+        imports += f", {sampler}"
+        before += f"pipeline.scheduler = {sampler}.from_config(pipeline.scheduler.config)\n"
     if base.clip_skip > 1:
-        skipping = f"""clip = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+        before += f"""clip = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
 clip.encoder.layers = clip.encoder.layers[:{1 - base.clip_skip}]  # clip skip {base.clip_skip}
 """
         other += f"\nIt was trained with **clip skip {base.clip_skip}**, as AUTOMATIC1111 and kohya's trainers count it: set it there too.\n"
@@ -322,9 +327,9 @@ clip.encoder.layers = clip.encoder.layers[:{1 - base.clip_skip}]  # clip skip {b
     return f"""## Use
 
 ```python
-from diffusers import {where.split(".")[0]}
+from diffusers import {imports}
 pipeline = {where}
-{skipping}{_LOADS.get(type_, _LOADS["lora"]).format(file=files["lora"], part=part)}
+{before}{_LOADS.get(type_, _LOADS["lora"]).format(file=files["lora"], part=part)}
 pipeline("a photo of {card.trigger} {card.class_word}", {how}).images[0].save("picture.png")
 ```
 {_LOADED.get(type_, "")}{other}"""

@@ -9,7 +9,7 @@ from PIL import Image
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.families import family
 from lora_pipeline.manifest import Manifest
-from lora_pipeline.records import File
+from lora_pipeline.records import Checkpoint, File, Row
 from lora_pipeline.settings import BaseSettings, GradeSettings
 from lora_pipeline.stages.grade import Drawn, draw_grids, read_told, redraw
 from lora_pipeline.store import digest_file
@@ -23,15 +23,15 @@ PROMPTS = ("a photo of ohwx woman", "an oil painting of ohwx woman")
 @pytest.fixture(scope="module")
 def drawn(tiny_base: BaseSettings, random_lora, tmp_path_factory) -> tuple[Manifest, Path]:
     """The grid of one LoRA by the real pipeline, and that LoRA."""
-    from lora_pipeline.records import Checkpoint, Row
-
     folder = tmp_path_factory.mktemp("fit")
     lora = random_lora(tiny_base, folder / "e0001.safetensors", 1)
+    checkpoints = Manifest(folder, _one_checkpoint(lora))
+    return draw_grids(checkpoints, tmp_path_factory.mktemp("grids"), SETTINGS, tiny_base, PROMPTS).manifest, lora
+
+
+def _one_checkpoint(lora: Path) -> tuple[Row, ...]:
     record = Checkpoint(1, "run", "set", loss=0.2, learning_rate=1e-4, images_seen=10)
-    row = Row("0001", "key", data=record.data(), files={"lora": File(lora.name, digest_file(lora))})
-    return draw_grids(
-        Manifest(folder, (row,)), tmp_path_factory.mktemp("grids"), SETTINGS, tiny_base, PROMPTS
-    ).manifest, lora
+    return (Row("0001", "key", data=record.data(), files={"lora": File(lora.name, digest_file(lora))}),)
 
 
 def test_every_cell_says_what_it_was_drawn_with_in_its_row_and_in_the_file(drawn, tiny_base) -> None:
@@ -61,6 +61,20 @@ def test_a_cell_is_drawn_again_to_the_pixel(drawn, tiny_base, id) -> None:
     again = redraw(path, read_told(path), None if id.startswith("e0000") else lora, tiny_base)
     assert (again.differing, again.values, again.most) == (0, 64 * 64 * 3, 0)
     assert again.in_words() == "the same to the pixel (12288 values)"
+
+
+def test_a_cell_of_another_sampler_is_drawn_again_by_it(drawn, tiny_base, tmp_path: Path) -> None:
+    grids, lora = drawn
+    checkpoints = Manifest(lora.parent, _one_checkpoint(lora))
+    settings = SETTINGS.model_copy(update={"sampler": "euler_a", "strengths": (1.0,)})
+    theirs = draw_grids(checkpoints, tmp_path, settings, tiny_base, PROMPTS).manifest
+    path = theirs.path(theirs.row("e0001/p01/s0007"))
+    told = read_told(path)
+    assert (told.sampler, told.scheduler.split(" ")[0]) == ("euler_a", "EulerAncestralDiscreteScheduler")
+    assert path.read_bytes() != grids.path(grids.row("e0001/p01/s0007")).read_bytes()
+    assert redraw(path, told, lora, tiny_base).differing == 0
+    own = draw_grids(checkpoints, tmp_path, SETTINGS.model_copy(update={"strengths": (1.0,)}), tiny_base, PROMPTS)
+    assert own.report.computed == len(theirs.rows)  # another sampler is another picture
 
 
 def test_what_differs_is_counted(drawn, tiny_base, tmp_path: Path) -> None:

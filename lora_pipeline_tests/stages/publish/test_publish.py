@@ -13,6 +13,7 @@ from lora_pipeline import manifest
 from lora_pipeline.errors import PipelineError
 from lora_pipeline.families import family
 from lora_pipeline.families.lora_file import lora_bytes, read_metadata, write_lora
+from lora_pipeline.families.samplers import sample_with
 from lora_pipeline.manifest import Manifest
 from lora_pipeline.models.faces import terms
 from lora_pipeline.records import Checkpoint, Example, File, Measure, Row, Score
@@ -460,13 +461,15 @@ def test_the_lineage_names_photos_run_base_and_versions_and_no_path_of_this_mach
         assert b"192.168.7.5" not in released
 
 
-@pytest.mark.parametrize(("skip", "lines"), [(1, 4), (2, 6)])
+@pytest.mark.parametrize(("skip", "sampler", "lines"), [(1, "base", 4), (2, "base", 6), (1, "euler_a", 5)])
 def test_the_cards_code_runs_as_written(
-    tiny_base, checkpoints, random_lora, tmp_path: Path, monkeypatch, skip: int, lines: int
+    tiny_base, checkpoints, random_lora, tmp_path: Path, monkeypatch, skip: int, sampler: str, lines: int
 ) -> None:
     base = tiny_base.model_copy(update={"clip_skip": skip})
     random_lora(base, checkpoints.path(checkpoints.row("0002"), "lora"), 2, texts=True)
-    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), base, CARD)
+    grade = {**CARD.settings["grade"], "sampler": sampler}
+    card = replace(CARD, settings={**CARD.settings, "grade": grade})
+    publish(judged(tmp_path / "s"), checkpoints, tmp_path / "out", PublishSettings(), base, card)
     text = (tmp_path / "out" / "README.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) == lines
@@ -477,6 +480,7 @@ def test_the_cards_code_runs_as_written(
     assert (tmp_path / "out" / "picture.png").exists()
     mine = family("sd15").pipeline(base, "cpu", "float32")
     mine.load_lora_weights(str(tmp_path / "out"), weight_name="ohwx.safetensors")
+    sample_with(mine, sampler)
     how = {"num_inference_steps": 3, "height": 64, "width": 64}
     pictures = [
         np.asarray(one("ohwx woman", generator=torch.Generator().manual_seed(1), **how).images[0]).astype(int)
