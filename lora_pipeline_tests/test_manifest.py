@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def items(*names: str, version: int = 1) -> list[Item[str]]:
     return [Item(name, [name, version], name) for name in names]
 
 
-def run(folder: Path, wanted: Sequence[Item[Any]], make: Any = write_upper, **told: Any) -> Outcome:
+def run(folder: Path, wanted: Iterable[Item[Any]], make: Any = write_upper, **told: Any) -> Outcome:
     return refresh(folder, wanted, make, **{"settings": Knobs(), "code_version": "1", **told})
 
 
@@ -587,3 +587,92 @@ def test_rows_are_not_taken_out_beneath_a_run(tmp_path: Path) -> None:
 
     run(tmp_path, items("a"), meanwhile)
     assert read(tmp_path).rows
+
+
+# What is remembered
+
+
+def test_the_digest_is_that_of_all_rows_as_one_list(tmp_path: Path) -> None:
+    """It is the data version of everything made so far: told piece by piece, it may not become another."""
+    for names in ((), ("a",), ("b", "a", "c")):
+        told = run(tmp_path, items(*names)).manifest
+        rows = [
+            {
+                "id": row.id,
+                "key": "",
+                "state": row.state,
+                "reason": row.reason,
+                "data": dict(row.data),
+                "files": {role: [file.path, file.digest] for role, file in row.files.items()},
+            }
+            for row in told.rows
+        ]
+        assert told.digest == key_of(rows)
+
+
+def test_a_table_written_in_pieces_is_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"a": {"x": 1, "few": [1]}, "b": {"x": 2.5, "late": "é"}, "c": {"x": None, "yes": True}, "d": {}}
+    rows = [Row(id, "key", data=data) for id, data in made.items()]
+    whole_one = manifest.write(tmp_path, rows, "whole")
+    monkeypatch.setattr(manifest, "AT_ONCE", 3)
+    manifest.write(tmp_path, rows, "pieces")
+    assert read(tmp_path, "pieces").rows == read(tmp_path, "whole").rows == whole_one.rows
+    frame = pd.read_parquet(tmp_path / "pieces.parquet")
+    pd.testing.assert_frame_equal(frame, pd.read_parquet(tmp_path / "whole.parquet"))
+    assert list(frame.columns) == ["id", "key", "state", "reason", "x", "few", "late", "yes", "row"]
+    assert frame["x"].tolist()[:2] == [1.0, 2.5]
+    assert frame["few"][0] == "[1]"
+
+
+def test_a_rows_numbers_are_remembered_as_text(tmp_path: Path) -> None:
+    """As objects, the 500 numbers of a row take 16,000 bytes and more."""
+    import tracemalloc
+
+    wanted = items(*(f"{number:04d}" for number in range(300)))
+    run(tmp_path, wanted[:1], lambda _, __: Made({"numbers": [0.5]}))  # whatever is imported late
+    tracemalloc.start()
+    told = run(tmp_path, wanted, lambda id, _: Made({"numbers": [int(id) + n / 8 for n in range(500)]}))
+    again = read(tmp_path)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert again == told.manifest
+    assert held / 300 < 16_000  # and there are two manifests of them
+
+
+def test_items_are_asked_for_once_and_what_they_are_made_from_is_not_kept(tmp_path: Path) -> None:
+    import weakref
+
+    class Long(list[str]):
+        pass
+
+    alive: list[weakref.ref[Long]] = []
+
+    def one_by_one() -> Iterator[Item[str]]:
+        for name in "abc":
+            inputs = Long([name])
+            alive.append(weakref.ref(inputs))
+            yield Item(name, inputs, name)
+
+    def make(payload: str, folder: Path) -> Made:
+        assert [ref() for ref in alive[:-1]] == [None, None]
+        return write_upper(payload, folder)
+
+    assert counts(run(tmp_path, one_by_one(), make).report) == (3, 0, 0, 0)
+    assert counts(run(tmp_path, one_by_one()).report) == (0, 3, 0, 0)
+
+
+def test_only_some_items_are_handed_out_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "AHEAD", 2)
+    handed: list[int] = []
+    submit = manifest.ThreadPoolExecutor.submit
+
+    def counted(self: Any, *args: Any) -> Any:
+        future = submit(self, *args)
+        handed.append(self._work_queue.qsize())
+        return future
+
+    monkeypatch.setattr(manifest.ThreadPoolExecutor, "submit", counted)
+    slow = lambda payload, folder: time.sleep(0.002) or write_upper(payload, folder)  # noqa: E731
+    told = run(tmp_path, items(*(f"{number:02d}" for number in range(40))), slow, workers=3)
+    assert told.report.computed == 40
+    assert max(handed) <= 6

@@ -36,9 +36,9 @@ def test_a_copy_is_the_same_picture_and_another_content(tmp_path: Path) -> None:
 def test_what_grows_is_all_that_is_computed(tmp_path: Path) -> None:
     originals = ask.draw(tmp_path / "originals", (480, 360))
     ask.fill(tmp_path / "photos", originals, 2)
-    first = ask.measured(tmp_path, "dlib_hog")
+    first = ask.measured(tmp_path, {"detector": "dlib_hog"})
     ask.fill(tmp_path / "photos", originals, 3)
-    second = ask.measured(tmp_path, "dlib_hog")
+    second = ask.measured(tmp_path, {"detector": "dlib_hog"})
     assert [told[name] for told in (first, second) for name in ("photos", "of these new", "kept by curate")] == [
         2,
         2,
