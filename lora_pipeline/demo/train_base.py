@@ -2,7 +2,7 @@
 
     python -m lora_pipeline.demo.train_base
 
-Everything is seeded and goes on where it was stopped. On two CPU cores it takes some four hours.
+Everything is seeded and goes on where it was stopped. On two CPU cores it takes some five hours.
 """
 
 from __future__ import annotations
@@ -34,6 +34,6 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=BASE)
     parser.add_argument("--shards", type=int, default=30, help="1,000 pictures each")
     parser.add_argument("--autoencoder-steps", type=int, default=29000)
-    parser.add_argument("--denoiser-steps", type=int, default=15000)
+    parser.add_argument("--denoiser-steps", type=int, default=train_denoiser.ROUNDS[-1])
     told = parser.parse_args()
     print(train_base(told.state, told.folder, told.shards, told.autoencoder_steps, told.denoiser_steps))

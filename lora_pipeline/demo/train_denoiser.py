@@ -12,6 +12,7 @@ import copy
 import math
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,7 +42,10 @@ TEXT_RATE: Final = 0.2
 """The text encoder's learning rate, as a share of the denoiser's: it has learnt to read before."""
 READING_STEPS: Final = 1000
 READING_BATCH: Final = 64
-FACE_WEIGHT: Final = 3.0
+ROUNDS: Final = (6_500, 14_900, 23_300)
+"""Where each round ends: in every one the learning rate falls to nothing, and the next begins at its peak again."""
+FACE_WEIGHTS: Final = (3.0, 3.0, 6.0)
+"""How much more a face weighs in the loss of each round."""
 DECAY_FROM_END: Final = 0.35
 EMA: Final = 0.997
 SAVE_EVERY: Final = 250
@@ -130,13 +134,18 @@ def teach_reading(state: Path, told: Sequence[tuple[str, tuple[str, ...]]]) -> P
     return path
 
 
-def face_weights(boxes: NDArray[np.int32]) -> NDArray[np.float32]:
-    """N x 1 x 16 x 16 from boxes in px: `FACE_WEIGHT` where a latent holds some of the face, all with a mean of 1."""
+def round_of(step: int) -> int:
+    """Which of `ROUNDS` a step belongs to; what comes after the last one still belongs to it."""
+    return min(bisect_right(ROUNDS, step), len(ROUNDS) - 1)
+
+
+def face_weights(boxes: NDArray[np.int32], weight: float) -> NDArray[np.float32]:
+    """N x 1 x 16 x 16 from boxes in px: `weight` where a latent holds some of the face, all with a mean of 1."""
     side = PICTURE_PX // LATENT_FACTOR
     weights = np.ones((len(boxes), 1, side, side), np.float32)
-    for weight, (x, y, width, height) in zip(weights, boxes, strict=True):
+    for cells, (x, y, width, height) in zip(weights, boxes, strict=True):
         left, top = max(0, x // LATENT_FACTOR), max(0, y // LATENT_FACTOR)
-        weight[0, top : -(-(y + height) // LATENT_FACTOR), left : -(-(x + width) // LATENT_FACTOR)] = FACE_WEIGHT
+        cells[0, top : -(-(y + height) // LATENT_FACTOR), left : -(-(x + width) // LATENT_FACTOR)] = weight
     return weights / weights.mean(axis=(1, 2, 3), keepdims=True)
 
 
@@ -174,7 +183,7 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     shards = sorted((state / "strangers").glob("strangers-???.npz"))
     scaling = encode_strangers(state, shards)
     told = [(w, p) for shard in shards for w, p in _captions(shard)]
-    weighed = np.concatenate([face_weights(_boxes(shard)) for shard in shards])
+    boxes = np.concatenate([_boxes(shard) for shard in shards])
     latents = np.concatenate(
         [np.load(s.with_name(s.name.replace("strangers", "latents").replace(".npz", ".npy"))) for s in shards]
     )
@@ -211,7 +220,10 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
     for step in range(begin, steps):
         rng = np.random.default_rng((2, step))
         torch.manual_seed(step)
-        done = step / steps
+        which = round_of(step)
+        start = (0, *ROUNDS)[which]
+        end = steps if which == len(ROUNDS) - 1 else min(ROUNDS[which], steps)
+        done = (step - start) / (end - start)
         rate = PEAK_RATE * min(1.0, (step + 1) / 200, 0.01 + (1 - done) / DECAY_FROM_END)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
@@ -237,7 +249,7 @@ def train(state: Path, steps: int, stop_at: int | None = None) -> Path:
             times: Any = times,
             tokens: Any = tokens,
             velocity: Any = velocity,
-            weight: Any = torch.from_numpy(weighed[chosen]),
+            weight: Any = torch.from_numpy(face_weights(boxes[chosen], FACE_WEIGHTS[which])),
         ) -> tuple[float, Any]:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 said = parts["text"](tokens[some])[0]
@@ -303,6 +315,6 @@ def save(state: Path, folder: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=15000)
+    parser.add_argument("--steps", type=int, default=ROUNDS[-1])
     arguments = parser.parse_args()
     print(train(arguments.state, arguments.steps))

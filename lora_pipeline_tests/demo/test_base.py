@@ -17,7 +17,7 @@ from lora_pipeline.demo.photos import subject_identity
 from lora_pipeline.demo.reader import PHRASES, load_reader, read
 from lora_pipeline.demo.strangers import draw_shard, draw_shards, read_shards
 from lora_pipeline.demo.train_base import train_base
-from lora_pipeline.demo.train_denoiser import FACE_WEIGHT, face_weights, said_in, training_caption
+from lora_pipeline.demo.train_denoiser import ROUNDS, face_weights, round_of, said_in, training_caption
 from lora_pipeline.demo.world import draw, phrases_for, random_identity, random_scene
 
 
@@ -116,13 +116,18 @@ def test_what_a_caption_says_is_read_off_it() -> None:
 
 
 def test_faces_weigh_more_and_all_together_as_much_as_before() -> None:
-    weights = face_weights(np.array([[40, 48, 30, 32], [-9, -9, 400, 400]], np.int32))
+    weights = face_weights(np.array([[40, 48, 30, 32], [-9, -9, 400, 400]], np.int32), 3.0)
     assert weights.shape == (2, 1, 16, 16)
     assert weights.mean(axis=(1, 2, 3)) == pytest.approx(1)
     inside = weights[0, 0] > 1
     assert [range(at.min(), at.max() + 1) for at in np.nonzero(inside)] == [range(6, 10), range(5, 9)]
-    assert weights[0, 0, 6, 5] / weights[0, 0, 0, 0] == pytest.approx(FACE_WEIGHT)
+    assert weights[0, 0, 6, 5] / weights[0, 0, 0, 0] == pytest.approx(3)
     assert (weights[1] == 1).all()  # all face is no face
+
+
+def test_every_step_belongs_to_a_round_and_a_longer_training_to_the_last() -> None:
+    steps = (0, ROUNDS[0] - 1, ROUNDS[0], ROUNDS[1], ROUNDS[2] + 5)
+    assert [round_of(step) for step in steps] == [0, 0, 1, 2, 2]
 
 
 @pytest.mark.slow
