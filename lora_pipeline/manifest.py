@@ -246,12 +246,15 @@ def _schema(rows: Iterable[Row]) -> "pa.Schema":
     for row in rows:
         for name, value in _flat(row).items():
             kinds.setdefault(name, set()).update(() if value is None else (type(value),))
-    alike = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
     columns = {
-        name: pa.float64() if kind == {int, float} else alike[next(iter(kind))] if kind else pa.null()
-        for name, kind in kinds.items()
+        frozenset(): pa.null(),
+        frozenset({bool}): pa.bool_(),
+        frozenset({int}): pa.int64(),
+        frozenset({int, float}): pa.float64(),
+        frozenset({float}): pa.float64(),
     }
-    return pa.schema({**columns, "row": pa.string()})
+    told = {name: columns.get(frozenset(kind), pa.string()) for name, kind in kinds.items()}
+    return pa.schema({**told, "row": pa.string()})
 
 
 def refresh(
