@@ -247,7 +247,7 @@ def bundled_person() -> Settings:
             seeds_apart=100,
             sampling_steps=20,
             guidance_scale=2.0,
-            # Its noise anew at each step mends what went awry: close portraits lie 0.23 from the subject, and 0.24 by the base's own DDIM.
+            # Noise anew at each step mends some of what went awry: one LoRA's close portraits lie 0.23 from the subject by it, 0.24 by the base's own DDIM.
             sampler="euler_a",
             size_px=128,
             batch_size=14,

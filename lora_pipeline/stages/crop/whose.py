@@ -16,7 +16,7 @@ DECIDED = "decided"
 UNSURE = 1.15
 """Up to so many times `same_person_distance`, a face may still be the subject's."""
 PAIRS = 2**18
-"""Of faces that are compared at once, whatever the number of faces: some 2 MiB a table."""
+"""Pairs of faces that are compared at once, however many faces there are: 2 MiB of distances."""
 
 Faces = Mapping[str, tuple[Face, ...]]
 """A photo's id → its faces."""
