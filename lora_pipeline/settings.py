@@ -728,6 +728,14 @@ class FitSettings(Section):
             description="Processes that train together, each on a graphics card of its own and with its own batch, over all machines (1 to 1024).",
         ),
     ] = 1
+    num_cpu_threads_per_process: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1024,
+            description="Threads of each process that trains; 0 is as many as torch thinks good, which for a base of a few million parameters is too many (0 to 1024).",
+        ),
+    ] = 0
     held_out_share: Annotated[
         float,
         Field(

@@ -326,7 +326,10 @@ def die(payload: str, folder: Path) -> Made:
     return write_upper(payload, folder)
 
 
-def test_a_worker_that_is_killed_stops_the_run_and_loses_nothing_that_was_done(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_stops_the_run_and_loses_nothing_that_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "WORTH_PROCESSES", 0)
     run(tmp_path, items("a", "b"))
     with pytest.raises(PipelineError, match="a worker process was killed"):
         run(tmp_path, items("a", "b", "c", "d"), die, workers=2, processes=True)

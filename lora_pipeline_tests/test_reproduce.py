@@ -25,7 +25,14 @@ pytestmark = pytest.mark.slow
 SMALL = {
     "crop": {"framings": ["close"]},
     "encode": {"repeats": 1},
-    "fit": {"epochs": 2, "batch_size": 2, "network_dim": 2, "network_conv_dim": 2, "sample_prompt": ""},
+    "fit": {
+        "epochs": 2,
+        "batch_size": 2,
+        "network_dim": 2,
+        "network_conv_dim": 2,
+        "sample_prompt": "",
+        "num_cpu_threads_per_process": 0,
+    },
     "grade": {"seeds": [1], "sampling_steps": 1, "prompts": ["{trigger} {class}"]},
 }
 

@@ -148,6 +148,7 @@ def _memory(process: "psutil.Process") -> int:
 
 def main() -> None:
     """Run the three stages once, and print what they did and took."""
+    from lora_pipeline.manifest import read
     from lora_pipeline.settings import CollectSettings, CropSettings, CurateSettings
     from lora_pipeline.stages.collect import collect
     from lora_pipeline.stages.crop import crop, decided_faces
@@ -163,23 +164,24 @@ def main() -> None:
         took[name] = time.monotonic() - wall, _cpu_s() - cpu
         return outcome
 
-    source = timed("collect", lambda: collect(home / "photos", work / "collect", CollectSettings()))
+    # As in a run, a stage reads the manifest before it, and no other is remembered.
+    collected = timed("collect", lambda: collect(home / "photos", work / "collect", CollectSettings())).report
     keep_all = CurateSettings(keep_duplicates=True, min_side_px=0, min_true_side_px=0)
-    kept = timed("curate", lambda: curate(source.manifest, work / "curate", keep_all))
-    crops = timed("crop", lambda: crop(kept.manifest, work / "crop", settings, "person", None))
+    kept = timed("curate", lambda: curate(read(work / "collect"), work / "curate", keep_all)).report
+    crops = timed("crop", lambda: crop(read(work / "curate"), work / "crop", settings, "person", None))
     seconds, cpu_s = (sum(one[number] for one in took.values()) for number in (0, 1))
     answer = {
-        "photos": len(source.manifest.rows),
-        "of these new": source.report.computed,
-        "kept by curate": len(kept.manifest.kept),
+        "photos": collected.computed + collected.reused,
+        "of these new": collected.computed,
+        "kept by curate": kept.computed + kept.reused - kept.dropped - kept.failed,
         "faces": sum(len(faces) for faces in decided_faces(work / "crop").values()),
         "crops": len(crops.manifest.kept),
-        "new photos a second": round(source.report.computed / seconds, 2),
+        "new photos a second": round(collected.computed / seconds, 2),
         "wall s": {name: round(one[0], 1) for name, one in took.items()},
         "share of the cores at work": {
             name: round(one[1] / one[0] / (os.cpu_count() or 1), 2) for name, one in took.items()
         },
-        "cpu s a new photo": round(cpu_s / source.report.computed, 2),
+        "cpu s a new photo": round(cpu_s / collected.computed, 2),
     }
     print(json.dumps(answer))
 

@@ -31,7 +31,7 @@ PICTURES, SUBJECT_MASKS = "crops", "subject_masks"
 class _Task:
     """A row to be made: a crop, or the reason why there is none."""
 
-    photo: Path
+    photo: str
     crop: Crop | None
     file: str = ""
     reason: str = ""
@@ -125,9 +125,7 @@ def crop(
         seconds += things.seconds
     measured = measure_shots(
         {
-            id: Pictured(
-                Path(one.photo.path), one.photo.digest, one.photo.trim, one.subject.box if one.subject else None
-            )
+            id: Pictured(one.photo.path, one.photo.digest, one.photo.trim, one.subject.box if one.subject else None)
             for id, one in planned.items()
             if one.cuts
         },
@@ -182,10 +180,10 @@ def _searched(
     """The faces of each photo, why a photo could not be searched, and the seconds that it took."""
     if kind == "style":
         return {}, {}, 0.0
-    todo = [
-        Searched(id, Path(photo.path), photo.digest, photo.trim, search, photo.known_faces if kind == "person" else ())
+    todo = (
+        Searched(id, photo.path, photo.digest, photo.trim, search, photo.known_faces if kind == "person" else ())
         for id, photo in photos.items()
-    ]
+    )
     outcome = find_faces(todo, folder, search, progress=progress)
     # Descriptors as arrays: a tuple's numbers take four times the memory.
     found = {
@@ -206,11 +204,11 @@ def _reference(paths: Sequence[Path], folder: Path, search: SearchSettings) -> t
     if not paths:
         return None
     photos = [
-        Searched(f"reference {number}" if number else "reference", path, digest_file(path), None, search)
+        Searched(f"reference {number}" if number else "reference", str(path), digest_file(path), None, search)
         for number, path in enumerate(paths)
     ]
     manifest = find_faces(photos, folder, search, name="reference").manifest
-    descriptors = [_largest(manifest.row(photo.id), photo.path).descriptor for photo in photos]
+    descriptors = [_largest(manifest.row(photo.id), Path(photo.path)).descriptor for photo in photos]
     return tuple(sum(numbers) / len(numbers) for numbers in zip(*descriptors, strict=True))
 
 
@@ -321,8 +319,7 @@ def _candidate(id: str, one: _Planned, cut: Cut, shot: Shot, level_deg: float) -
 def _items(id: str, one: _Planned, left_out: Mapping[str, str]) -> list[Item[_Task]]:
     """All rows of one photo."""
     if one.refused:
-        path = Path(one.photo.path)
-        task = _Task(path, None, reason=one.refused, state=one.state, data=(("photo", id),))
+        task = _Task(one.photo.path, None, reason=one.refused, state=one.state, data=(("photo", id),))
         return [Item(id, [one.refused, one.state], task)]
     return [
         _item(id, one.photo, replace(cut, reason=cut.reason or left_out.get(f"{id}@{cut.framing}", "")), one)
@@ -356,7 +353,7 @@ def _item(id: str, photo: Quality, cut: Cut, one: _Planned) -> Item[_Task]:
     # No photo's own name in what is made of it: it may be a person's, a place or a day.
     file = f"{PICTURES}/{key_of(name)[:16]}-{cut.framing}.png"
     task = _Task(
-        Path(photo.path),
+        photo.path,
         crop,
         file,
         cut.reason,
@@ -373,7 +370,7 @@ def _make(task: _Task, folder: Path) -> Made:
     from PIL import Image
 
     cut, files = task.crop, {"picture": task.file}
-    picture = open_upright(task.photo).crop(cut.region)
+    picture = open_upright(Path(task.photo)).crop(cut.region)
     save(picture.resize((cut.width_px, cut.height_px), Image.Resampling.LANCZOS), folder / task.file)
     if task.mask:
         with Image.open(task.mask) as mask:

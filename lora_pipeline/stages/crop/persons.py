@@ -11,7 +11,6 @@ from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress
 from lora_pipeline.records import Box, Face, Quality
 from lora_pipeline.settings import CropSettings
-from lora_pipeline.stages.crop.search import WORTH_PROCESSES
 from lora_pipeline.stages.crop.whose import Faces, decided_faces
 
 PERSONS = "persons"
@@ -49,14 +48,14 @@ def find_persons(
     """Everybody on each photo: a photo's id → boxes, surest first; and the seconds it took. Raises ModelError if the weights are missing."""
     weights = settings.yolo_person_weights
     identity = open_person_detector(weights).identity
-    items = [
+    items = (
         Item(
             id,
             [photo.digest, list(photo.trim), identity, settings.search_px],
-            _Sought(Path(photo.path), photo.trim, weights, settings.search_px),
+            _Sought(photo.path, photo.trim, weights, settings.search_px),
         )
         for id, photo in photos.items()
-    ]
+    )
     outcome = refresh(
         folder,
         items,
@@ -65,7 +64,7 @@ def find_persons(
         code_version=PERSONS_VERSION,
         name=PERSONS,
         what="look for people",
-        workers=0 if len(items) > WORTH_PROCESSES else 1,
+        workers=0,
         processes=True,
         progress=progress,
     )
@@ -139,7 +138,7 @@ def _area(box: Box) -> int:
 class _Sought:
     """A photo to search, as plain data that can go to another process."""
 
-    photo: Path
+    photo: str
     trim: Box
     weights: str
     search_px: int
@@ -153,7 +152,7 @@ def _detector(weights: str) -> PersonDetector:
 
 def _find(sought: _Sought, _: Path) -> Made:
     x, y = sought.trim[:2]
-    finds = _detector(sought.weights).find(open_upright(sought.photo).crop(sought.trim), sought.search_px)
+    finds = _detector(sought.weights).find(open_upright(Path(sought.photo)).crop(sought.trim), sought.search_px)
     return Made(
         {
             "persons": [

@@ -1,6 +1,6 @@
 """Every face of every kept photo, remembered a photo: the slow part of the stage, which other framings do not repeat."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,8 +18,6 @@ from lora_pipeline.stages.crop.angle import yaw_deg
 
 FACES = "faces"
 SEARCH_VERSION = "1"
-WORTH_PROCESSES = 8
-"""From so many photos on, starting a process a core costs less than it saves."""
 SAME_FACE = 0.5
 """A box known from elsewhere and a found one that share so much of the smaller's area are one face."""
 
@@ -64,7 +62,7 @@ class Searched:
     """
 
     id: str
-    path: Path
+    path: str
     digest: str
     trim: Box | None
     settings: SearchSettings
@@ -72,7 +70,7 @@ class Searched:
 
 
 def find_faces(
-    photos: Sequence[Searched], folder: Path, settings: SearchSettings, name: str = FACES, progress: Progress = silent
+    photos: Iterable[Searched], folder: Path, settings: SearchSettings, name: str = FACES, progress: Progress = silent
 ) -> Outcome:
     """The faces of each photo: a row a photo, `faces` a list of `Face` data, whose still unsure.
 
@@ -81,7 +79,7 @@ def find_faces(
     The key of a row is made of the photo's digest, its trim, the faces known of it, the detector's weights and `settings`.
     """
     detector = identity(settings.whole())
-    items = [
+    items = (
         Item(
             photo.id,
             # Nothing is told where nothing is known: a photo of a folder has the key that it has always had.
@@ -94,7 +92,7 @@ def find_faces(
             photo,
         )
         for photo in photos
-    ]
+    )
     return refresh(
         folder,
         items,
@@ -103,7 +101,7 @@ def find_faces(
         code_version=SEARCH_VERSION,
         name=name,
         what="search faces",
-        workers=0 if len(items) > WORTH_PROCESSES else 1,
+        workers=0,
         processes=True,
         progress=progress,
     )
@@ -124,7 +122,7 @@ def _detector(settings: str) -> FaceDetector:
 
 def _search(photo: Searched, _: Path) -> Made:
     detector = _detector(photo.settings.model_dump_json())
-    picture = open_upright(photo.path)
+    picture = open_upright(Path(photo.path))
     left, top = 0, 0
     if photo.trim:
         picture, (left, top) = picture.crop(photo.trim), photo.trim[:2]

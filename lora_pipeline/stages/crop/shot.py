@@ -52,7 +52,7 @@ class Shot(Record):
 class Pictured:
     """A photo to be measured: its file, what must be in it, what of it may be used, and the subject's face in it."""
 
-    path: Path
+    path: str
     digest: str
     trim: Box
     face: Box | None
@@ -60,14 +60,14 @@ class Pictured:
 
 def measure_shots(photos: Mapping[str, Pictured], folder: Path, progress: Progress = silent) -> Outcome:
     """How each photo is shot: a row a photo, its data those of `Shot`."""
-    items = [
+    items = (
         Item(id, [photo.digest, list(photo.trim), list(photo.face) if photo.face else None], photo)
         for id, photo in photos.items()
-    ]
+    )
     return refresh(
         folder,
         items,
-        lambda photo, _: Made(measure(open_upright(photo.path), photo.trim, photo.face).data()),
+        lambda photo, _: Made(measure(open_upright(Path(photo.path)), photo.trim, photo.face).data()),
         settings=None,
         code_version=SHOT_VERSION,
         name=SHOTS,

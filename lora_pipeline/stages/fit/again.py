@@ -67,6 +67,7 @@ def train_again(job: Job, epoch: int, scratch: Path, progress: Progress = silent
     same = replace(job, run=scratch, prompt="")
     write(scratch, job.examples.kept, "trained_on")
     steps = total_steps(job.examples, job.settings) // job.settings.epochs * epoch
+    threads = threads or job.settings.num_cpu_threads_per_process
     with closing(in_own_process(same.write(), job.settings.num_processes, threads=threads)) as reports:
         for report in reports:
             if isinstance(report, StepReport):

@@ -31,6 +31,7 @@ _CAME_LATER = (
     "network_factor",
     "base_precision",
     "num_processes",
+    "num_cpu_threads_per_process",
     "text_encoder_lr",
     "text_encoder_2_lr",
     "face_loss_weight",
@@ -94,7 +95,11 @@ def fit(
         what = "training" if job.settings == settings else f"training in less memory, at {at(job.settings)}"
         try:
             with closing(
-                in_own_process(replace(job, guidance_scale=guidance_scale).write(), job.settings.num_processes)
+                in_own_process(
+                    replace(job, guidance_scale=guidance_scale).write(),
+                    job.settings.num_processes,
+                    threads=job.settings.num_cpu_threads_per_process,
+                )
             ) as reports:
                 for report in reports:
                     if isinstance(report, StepReport):

@@ -206,7 +206,9 @@ def _try(job: Job, training_set: Manifest) -> Measured:
     with tempfile.TemporaryDirectory(prefix="lora_pipeline") as aside:
         trial = replace(job, run=Path(aside))
         write(trial.run, training_set.rows, "trained_on")
-        with closing(in_own_process(trial.write(), module="lora_pipeline.stages.fit.measure")) as reports:
+        threads = job.settings.num_cpu_threads_per_process
+        measuring = "lora_pipeline.stages.fit.measure"
+        with closing(in_own_process(trial.write(), module=measuring, threads=threads)) as reports:
             for _ in reports:
                 pass
         return Measured(**json.loads((trial.run / MEASURED).read_text(encoding="utf-8")))

@@ -9,11 +9,11 @@ from PIL import Image
 
 from lora_pipeline.demo.world import Scene, draw, random_identity
 from lora_pipeline.errors import SubjectError
-from lora_pipeline.manifest import Manifest, Outcome, Stale, planning, read
+from lora_pipeline.manifest import WORTH_PROCESSES, Manifest, Outcome, Stale, planning, read
 from lora_pipeline.people import People
 from lora_pipeline.records import Crop
 from lora_pipeline.settings import CropSettings
-from lora_pipeline.stages.crop import crop, decided_faces, search, subject_descriptors
+from lora_pipeline.stages.crop import crop, decided_faces, subject_descriptors
 from lora_pipeline.stages.crop.framing import iou
 from lora_pipeline.stages.crop.search import faces_of
 
@@ -263,9 +263,9 @@ def test_many_photos_are_searched_by_several_processes_with_the_same_result(
     for number in range(8):
         Image.new("RGB", (90, 90), (number, 99, 99)).save(tmp_path / f"{number}.png")
     many = curated([photos["beside.png"], *sorted(tmp_path.glob("*.png"))])
-    assert len(many.rows) > search.WORTH_PROCESSES
+    assert len(many.rows) > WORTH_PROCESSES
     several = crop(many, tmp_path / "several", SETTINGS, "person", None)
-    monkeypatch.setattr(search, "WORTH_PROCESSES", 99)
+    monkeypatch.setattr("lora_pipeline.manifest.WORTH_PROCESSES", 99)
     one = crop(many, tmp_path / "one", SETTINGS, "person", None)
     assert several.manifest.kept
     assert several.manifest.digest == one.manifest.digest

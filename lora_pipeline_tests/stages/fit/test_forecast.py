@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from lora_pipeline.errors import OutOfMemory, TrainingError
+from lora_pipeline.lineage import MADE_WITH, as_json
 from lora_pipeline.manifest import write
 from lora_pipeline.settings import BaseSettings, FitSettings, ForecastSettings
 from lora_pipeline.stages.fit import Forecast, compare, fit, forecast, objections, process
@@ -289,6 +290,18 @@ def test_a_forecast_comes_near_what_happens_on_the_small_base(tmp_path, make_tra
     assert later is not None
     assert later.source == f"as run {told.run[:16]} went"
     assert later.seconds_per_step == pytest.approx(per_step.happened)
+
+
+@pytest.mark.slow
+def test_training_and_its_forecast_take_the_threads_that_are_asked_for(training_set, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    settings = SETTINGS.model_copy(update={"epochs": 1, "num_cpu_threads_per_process": 1})
+    told = forecast(training_set, tmp_path, settings, tiny_base, "")
+    assert told is not None
+    assert told.measured.device == "cpu, 1 threads"
+    fit(training_set, tmp_path, settings, tiny_base, "")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert as_json(run / MADE_WITH)["threads"] == 1
 
 
 def test_a_process_that_cannot_try_a_step_tells_why(tmp_path):
