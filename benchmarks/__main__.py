@@ -22,6 +22,7 @@ QUESTIONS = (
     "photos",
     "startup",
     "step",
+    "threads",
 )
 PACKAGES = ("dagster", "torch", "diffusers", "peft", "transformers", "accelerate", "pillow")
 

@@ -4,8 +4,8 @@ Wanted: on the shipped base twice diffusers' images a second; on Stable Diffusio
 
 Each trainer's own script runs as it stands, with the same pictures, words, rank, optimiser, rate and seed, in float32, and with the
 fastest of its switches that change no result: words encoded before for diffusers, latents cached and torch's attention for
-sd-scripts. What is encoded before the first step is not in the time. Two trainers at a time take turns, a step each. Threads of both
-wait without spinning (OMP_WAIT_POLICY, which `lora_pipeline.families` sets); how memory is kept (`environment`) is ours alone.
+sd-scripts. What is encoded before the first step is not in the time. Two trainers at a time take turns, a step each. How threads wait for
+each other and how memory is kept (`environment`) is for us what we set, and for them what it is by itself.
 """
 
 import json
@@ -189,7 +189,10 @@ class _Trainer:
 
 def _their_environment(peer: Peer, peers: Path) -> dict[str, str]:
     packages = packages_of(peer, peers)
-    return {**os.environ, "PYTHONPATH": "" if packages is None else str(packages)}
+    own = {
+        name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"
+    }  # `lora_pipeline.families` set it
+    return {**own, "PYTHONPATH": "" if packages is None else str(packages)}
 
 
 def _ours(duel: Duel, model: Path, pictures: Path, folder: Path) -> list[str]:
