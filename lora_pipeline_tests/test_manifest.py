@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,25 @@ def test_workers_make_the_same_bytes(tmp_path: Path) -> None:
     run(tmp_path / "threads", items(*names), workers=3)
     run(tmp_path / "processes", items(*names), workers=2, processes=True)
     assert everything(tmp_path / "one") == everything(tmp_path / "threads") == everything(tmp_path / "processes")
+
+
+class Heavy:
+    """A payload whose end can be seen."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_done_is_let_go(tmp_path: Path, workers: int) -> None:
+    begun: list[weakref.ref[Heavy]] = []
+    alive: list[int] = []
+
+    def make(payload: Heavy, _: Path) -> Made:
+        begun.append(weakref.ref(payload))
+        alive.append(sum(one() is not None for one in begun))
+        return Made()
+
+    every = (Item(f"{number:02d}", [number], Heavy()) for number in range(60))
+    refresh(tmp_path, every, make, settings=None, code_version="1", workers=workers)
+    assert max(alive) <= workers * (manifest.AHEAD + 1) + 1  # and the last item that was asked for
 
 
 def test_the_data_version_is_of_the_result_and_not_of_the_way(tmp_path: Path) -> None:
