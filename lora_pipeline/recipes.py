@@ -216,7 +216,7 @@ def bundled_person() -> Settings:
         fit=FitSettings(
             epochs=6,
             batch_size=4,
-            # Of its operations each is too small to be shared out: a step takes two threads of two cores 0.25 s, and one 0.15.
+            # A step takes one thread 0.14 s, and two of them 0.10 where both cores are free, 0.39 where one is not (benchmarks/threads).
             num_cpu_threads_per_process=1,
             network_dim=32,
             network_alpha=32,

@@ -733,7 +733,7 @@ class FitSettings(Section):
         Field(
             ge=0,
             le=1024,
-            description="Threads of each process that trains; 0 is as many as torch thinks good, which for a base of a few million parameters is too many (0 to 1024).",
+            description="CPU threads of each process that trains; 0 is as many as torch thinks good (0 to 1024).",
         ),
     ] = 0
     held_out_share: Annotated[
