@@ -173,7 +173,7 @@ def no_memory(monkeypatch):
     """The jobs of training processes that were started, each of which ran out of memory."""
     jobs = []
 
-    def start(job_file, _):
+    def start(job_file, *_, **__):
         jobs.append(Job.read(job_file))
         raise OutOfMemory(f"no memory for {len(jobs)}")
         yield
