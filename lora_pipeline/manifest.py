@@ -423,7 +423,7 @@ def _outcome(folder: Path, rows: Iterable[Row], computed: int, reused: int, star
 
 
 def _give_back() -> None:
-    """Freed memory to the system: glibc keeps what lies between rows that live on, after 8,000 photos a third of all that a process holds."""
+    """Freed memory to the system: glibc keeps what lies between rows that live on, 20 to 50 MiB a stage of 8,000 photos."""
     with suppress(OSError, AttributeError):  # another C library has no such call
         ctypes.CDLL(None).malloc_trim(0)
 
