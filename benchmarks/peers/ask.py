@@ -189,9 +189,8 @@ class _Trainer:
 
 def _their_environment(peer: Peer, peers: Path) -> dict[str, str]:
     packages = packages_of(peer, peers)
-    own = {
-        name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"
-    }  # `lora_pipeline.families` set it
+    # which `lora_pipeline.families` has set for this process
+    own = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     return {**own, "PYTHONPATH": "" if packages is None else str(packages)}
 
 
