@@ -20,6 +20,7 @@ QUESTIONS = (
     "loss_mask",
     "peers",
     "photos",
+    "prepack",
     "startup",
     "step",
     "threads",

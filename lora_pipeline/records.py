@@ -62,6 +62,8 @@ class Row:
 class Record:
     """A frozen dataclass whose fields are a row's data."""
 
+    __slots__ = ()
+
     def data(self) -> dict[str, Value]:
         """The fields as JSON values, for `manifest.Made`."""
         return asdict(self)  # type: ignore[call-overload]
@@ -73,7 +75,7 @@ class Record:
         return cls(**{name: _tupled(value) for name, value in row.data.items() if name in names})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photo(Record):
     """A source photo as it is on disk.
 
@@ -98,7 +100,7 @@ class Photo(Record):
     known_faces: tuple[Box, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Quality(Record):
     """What `curate` measured of a photo, inside `trim`.
 

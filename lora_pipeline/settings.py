@@ -903,6 +903,14 @@ class FitSettings(Section):
     gradient_checkpointing: Annotated[
         bool, Field(description="Whether memory is saved by computing activations twice.")
     ] = False
+    blocks_to_swap: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="So many blocks of a transformer wait in the computer's memory and are on the graphics card only while they are computed; needs gradient_checkpointing (0 to 1000).",
+        ),
+    ] = 0
     retry_with_less_memory: Annotated[
         bool,
         Field(
@@ -983,6 +991,12 @@ class FitSettings(Section):
         if lycoris and self.base_precision == "nf4":
             raise ValueError(
                 f"network_type {self.network_type} cannot be put on a base in nf4: set base_precision to int8"
+            )
+        if self.blocks_to_swap and not self.gradient_checkpointing:
+            raise ValueError("blocks_to_swap saves nothing without gradient_checkpointing: switch that on too")
+        if self.blocks_to_swap and self.base_precision in {"int8", "nf4"}:
+            raise ValueError(
+                f"blocks_to_swap is not for a base in {self.base_precision}: set base_precision to bf16, or blocks_to_swap to 0"
             )
         return self
 

@@ -662,6 +662,26 @@ def test_a_rows_numbers_are_remembered_as_text(tmp_path: Path) -> None:
     assert held / 300 < 16_000  # and there are two manifests of them
 
 
+def test_rows_of_one_kind_take_no_more_than_what_they_differ_in(tmp_path: Path) -> None:
+    """The names and words that all 500 share, 2,000 letters of them, are there once."""
+    import tracemalloc
+
+    def make(id: str, _: Path) -> Made:
+        return Made(
+            {f"a rather long name of a value, number {n}": f"words that each has {n}" for n in range(30)} | {"x": id}
+        )
+
+    run(tmp_path, items(*(f"{number:04d}" for number in range(500))), make)
+    read(tmp_path)  # whatever is imported late
+    tracemalloc.start()
+    again = read(tmp_path)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [row.data["x"] for row in again.rows] == [row.id for row in again.rows]
+    assert again.rows[7].data["a rather long name of a value, number 29"] == "words that each has 29"
+    assert held / 500 < 1000  # with its id, its key and what Python needs for it
+
+
 def test_items_are_asked_for_once_and_what_they_are_made_from_is_not_kept(tmp_path: Path) -> None:
     import weakref
 

@@ -6,6 +6,7 @@ All ways take the same step in turn, so that what else the machine does meets ea
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,23 @@ def ask() -> dict[str, object]:
 
 def steps_of(model: Path, folder: Path, side_px: int, batch: int, steps: int) -> dict[str, object]:
     """Train so many steps in each way after the first two."""
+    trainers = trainer_maker(model, folder, side_px, batch)
+    return in_turn({way: _laid(way, trainers()) for way in WAYS}, steps)
+
+
+def trainer_maker(model: Path, folder: Path, side_px: int, batch: int) -> Callable[[], Trainer]:
+    """A function that opens the same run anew."""
     base = BaseSettings(family="sd15", model=str(model))
     pictures = draw(folder / "drawn", PICTURES, side_px)
     examples = read_cached(training_set(pictures, folder, base, side_px, repeats=1000).manifest)
     settings = FitSettings(epochs=1, batch_size=batch, network_dim=16, network_alpha=16)
-    runs = {way: _laid(way, Trainer(examples, family("sd15"), base, settings, "cpu")).steps() for way in WAYS}
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    return lambda: Trainer(examples, family("sd15"), base, settings, "cpu")
+
+
+def in_turn(trainers: Mapping[str, Trainer], steps: int) -> dict[str, object]:
+    """Take so many steps with each trainer after the first two, one of each at a time."""
+    runs = {way: trainer.steps() for way, trainer in trainers.items()}
+    seconds: dict[str, list[float]] = {way: [] for way in runs}
     losses: dict[str, float] = {}
     for _ in range(WARM_UP + steps):
         for way, run in runs.items():

@@ -187,6 +187,10 @@ class Family(Protocol):
         """
         ...
 
+    def blocks(self, module: Any) -> Sequence[Any]:
+        """Those parts of a denoiser that it computes one after the other, and once more on the way back with gradient checkpointing; a U-Net has none."""
+        ...
+
     def noise(self, base: BaseSettings) -> NoiseSchedule:
         """The noise schedule and the prediction kind, read from the model's own scheduler. Raises ModelError."""
         ...

@@ -204,6 +204,14 @@ class StockFamily:
             why = f"fit.base_precision {quantised} is bitsandbytes' and needs a graphics card: if there is none, set it to bf16"
             raise ModelError(f"{error}; {why}") from error
 
+    def blocks(self, module: Any) -> Sequence[Any]:
+        """See `Family.blocks`."""
+        import torch
+
+        if self.denoiser_folder != "transformer":
+            return ()
+        return [block for part in module.children() if isinstance(part, torch.nn.ModuleList) for block in part]
+
     def save_lora(self, module: Any, path: Path, metadata: Mapping[str, str], encoders: Mapping[str, Any] = {}) -> None:
         """See `Family.save_lora`. Rank and alpha stand in diffusers' `lora_adapter_metadata`, from which it scales by alpha / rank.
 

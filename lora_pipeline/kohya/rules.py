@@ -470,6 +470,14 @@ def mixed_precision(value: Any, _: Context) -> Verdict:
     )
 
 
+def blocks_to_swap(value: Any, context: Context) -> Verdict:
+    """Without checkpointing, sd-scripts fetches blocks again on the way back."""
+    if off(value) or not context.flow:
+        return Verdict("no matter", "how memory is used by transformers, not what is learnt")
+    words = "blocks wait only with gradient checkpointing, which is switched on"
+    return sets(words, fit__blocks_to_swap=value, fit__gradient_checkpointing=True)
+
+
 def fp8_base(value: Any, _: Context) -> Verdict:
     """A base in 8 bits there; another 8-bit format here, which the person may choose."""
     if off(value):
@@ -723,7 +731,7 @@ RULES: dict[str, Rule] = {
     "fp8_base": fp8_base,
     "fp8_base_unet": fp8_base,
     "no_half_vae": no_matter("the autoencoder always encodes in float32"),
-    "blocks_to_swap": no_matter("how memory is used, not what is learnt"),
+    "blocks_to_swap": blocks_to_swap,
     "cpu_offload_checkpointing": no_matter("how memory is used, not what is learnt"),
     # the dataset
     "train_data_dir": another_file("the picture folder"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_pipeline.errors import ModelError
+from lora_pipeline.errors import ModelError, TrainingError
 from lora_pipeline.families import FAMILIES, family
 from lora_pipeline.settings import BaseSettings
 
@@ -334,6 +334,53 @@ def test_checkpointing_and_bf16_change_a_step_by_no_more_than_their_rounding(of_
     assert set(kinds[3].values()) == {torch.bfloat16}
     with trainers[3].drawing() as module:
         assert drawn(one, one.pipeline(base, "cpu", "float32", module)).std() > 0
+
+
+def test_blocks_that_wait_learn_the_same_to_the_bit_and_are_there_one_at_a_time(of_family, monkeypatch):
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    one, base = of_family
+    plain = trainer_of(one, base, gradient_checkpointing=True)
+    blocks = one.blocks(plain.module)
+    if not blocks:
+        with pytest.raises(
+            TrainingError, match=r"blocks_to_swap 1: the denoiser has no blocks that could wait: set it to 0"
+        ):
+            trainer_of(one, base, gradient_checkpointing=True, blocks_to_swap=1)
+        return
+    with pytest.raises(TrainingError, match=f"blocks_to_swap 99: the denoiser has {len(blocks)} blocks"):
+        trainer_of(one, base, gradient_checkpointing=True, blocks_to_swap=99)
+
+    copies: list[tuple[StorageWeakRef, int]] = []
+    alive: list[int] = []
+    move = torch.Tensor.to
+
+    def moved(tensor, *told, copy=False, **named):
+        result = move(tensor, *told, copy=copy, **named)
+        if copy:
+            copies.append((StorageWeakRef(result.untyped_storage()), result.nbytes))
+            alive.append(sum(size for storage, size in copies if not storage.expired()))
+        return result
+
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    waiting = trainer_of(one, base, gradient_checkpointing=True, blocks_to_swap=len(blocks))
+    assert not copies
+    for _, mine, theirs in zip(range(3), waiting.steps(), plain.steps(), strict=False):
+        assert (mine.loss, mine.gradient_norm) == (theirs.loss, theirs.gradient_norm)
+    for name, learnt in waiting.state()["adapter"].items():
+        assert torch.equal(learnt, plain.state()["adapter"][name])
+    sizes = [
+        sum(weight.nbytes for weight in block.parameters() if not weight.requires_grad)
+        for block in one.blocks(waiting.module)
+    ]
+    assert sum(size for _, size in copies) == 3 * 2 * sum(sizes)  # once ahead, once on the way back
+    assert max(alive) < 2 * max(sizes)
+    assert all(storage.expired() for storage, _ in copies)
+    with waiting.drawing() as module:
+        picture = drawn(one, one.pipeline(base, "cpu", "float32", module))
+    with plain.drawing() as module:
+        other = drawn(one, one.pipeline(base, "cpu", "float32", module))
+    assert abs(picture - other).max() < 1e-5
 
 
 @pytest.mark.parametrize("alpha", [2.0, 4.0, 1.5])

@@ -167,6 +167,8 @@ def test_every_key_has_one_row_with_words(put, given):
         (TRAIN.replace("networks.lora", "lycoris.kohya").replace("conv_dim=8", "algo=loha"), "text_encoder_lr", "not trained here yet: LyCORIS' loha of text encoders"),
         (params(loraType="oft"), "loraType", "not trained here yet: oft"),
         (TRAIN.replace("networks.lora", "networks.oft"), "network_module", "not trained here yet: networks.oft"),
+        (TRAIN.replace("xformers = true", "blocks_to_swap = 18"), "blocks_to_swap", "how memory is used by transformers"),
+        (TRAIN.replace("networks.lora", "networks.lora_flux").replace("xformers = true", "blocks_to_swap = 18"), "blocks_to_swap", "fit.blocks_to_swap = 18, fit.gradient_checkpointing = true; blocks wait only with"),
         (TRAIN.replace("xformers", "fp8_base"), "fp8_base", "by hand: no base is held in fp8 here; set fit.base_precision to int8"),
         (params(engine="rapid"), "engine", "by hand: the trainer rapid"),
         (params(targetSteps=1050), "targetSteps", "stands for 15 pictures"),

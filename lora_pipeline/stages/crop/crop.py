@@ -1,7 +1,7 @@
 """The stage: search, decide, plan, measure, choose, cut, count."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,22 @@ from lora_pipeline.store import digest_file
 
 CODE_VERSION = "1"
 PICTURES, SUBJECT_MASKS = "crops", "subject_masks"
+
+
+class _Photos(Mapping[str, Quality]):
+    """The photos that are kept, by id; each is read when it is asked for, and not remembered."""
+
+    def __init__(self, curated: Manifest) -> None:
+        self.rows = {row.id: row for row in curated.kept}
+
+    def __getitem__(self, id: str) -> Quality:
+        return Quality.of(self.rows[id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,7 @@ def crop(
         SubjectError: a reference photo is missing or no face is found on it.
     """
     people = people or People()
-    photos = {row.id: Quality.of(row) for row in curated.kept}
+    photos = _Photos(curated)
     search = SearchSettings.of(settings)
     found, failed, seconds = _searched(photos, folder, search, kind, progress)
     if kind == "person":

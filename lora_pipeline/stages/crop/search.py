@@ -50,7 +50,7 @@ class SearchSettings(Section):
         return CropSettings.model_validate(self.model_dump())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Searched:
     """A photo to search, as plain data that can go to another process.
 

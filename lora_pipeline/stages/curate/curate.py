@@ -48,10 +48,10 @@ def curate(
     measuring = refresh(
         folder,
         # Of the settings only `trim_bars` changes what is measured.
-        [
+        (
             Item(row.id, [Photo.of(row).digest, settings.trim_bars], _Job(row, settings.trim_bars))
             for row in source.kept
-        ],
+        ),
         _measure,
         settings=None,
         code_version=CODE_VERSION,
@@ -60,31 +60,56 @@ def curate(
         workers=0,
         progress=progress,
     )
-    measured = {row.id: row for row in measuring.manifest.rows}
-    left_out = {row.id: Made(state=row.state, reason=row.reason) for row in source.rows if row.state != "kept"}
-    left_out |= {row.id: Made(state=row.state, reason=row.reason) for row in measured.values() if row.state != "kept"}
-    verdicts = by_hand or {}
-    judged = [
-        _Judged.of(row, measured[row.id], settings, verdicts.get(row.id))
-        for row in source.kept
-        if row.id not in left_out
-    ]
-    prints = (Measured.of(measured[one.id]) for one in judged)
-    decided = left_out | {one.id: one.made for one in _copies_judged(judged, prints, settings)}
+    done = measuring.report
+    left_out, judged = _decided(source, measuring.manifest, settings, by_hand or {})
+    del measuring  # so much is remembered of every photo that it is let go before the next table is begun
     outcome = refresh(
         folder,
-        [Item(id, [made.state, made.reason, dict(made.data)], made) for id, made in decided.items()],
-        lambda made, _: made,
+        (
+            Item(id, [made.state, made.reason, dict(made.data)], one)
+            for one in (*left_out, *judged)
+            for id, made in [(one.id, one.made)]
+        ),
+        lambda one, _: one.made,
         settings=None,
         code_version=CODE_VERSION,
         what="photos judged",
     )
-    done, told = measuring.report, outcome.report
+    told = outcome.report
     report = Report(done.computed, done.reused, told.dropped, told.failed, done.seconds + told.seconds)
     return Outcome(outcome.manifest, report)
 
 
-@dataclass(frozen=True)
+def _decided(
+    source: Manifest, measuring: Manifest, settings: CurateSettings, by_hand: Mapping[str, Verdict]
+) -> tuple[list["_LeftOut"], list["_Judged"]]:
+    """The photos that could not be judged, and the others as they were judged, copies among them."""
+    measured = {row.id: row for row in measuring.rows}
+    left_out = [_LeftOut(row) for row in (*source.rows, *measured.values()) if row.state != "kept"]
+    known = {one.id for one in left_out}
+    judged = [
+        _Judged.of(row, measured[row.id], settings, by_hand.get(row.id)) for row in source.kept if row.id not in known
+    ]
+    prints = (Measured.of(measured[one.id]) for one in judged)
+    return left_out, _copies_judged(judged, prints, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """A photo that is as it was in the table before."""
+
+    row: Row
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+    @property
+    def made(self) -> Made:
+        return Made(state=self.row.state, reason=self.row.reason)
+
+
+@dataclass(frozen=True, slots=True)
 class _Job:
     row: Row
     trim_bars: bool
@@ -108,7 +133,7 @@ class _Fault:
     token: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Judged:
     """A measured photo, and what speaks against it."""
 

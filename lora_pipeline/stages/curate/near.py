@@ -16,7 +16,7 @@ Hashes = NDArray[np.uint64]
 Numbers = NDArray[np.integer]
 
 BITS = 64
-AT_ONCE = 1 << 22  # pairs compared at once: bounds the memory to some 200 MiB
+AT_ONCE = 1 << 19  # pairs compared at once: bounds the memory to some 25 MiB
 SCAN = 0.1  # what a comparison in a scan of all costs, in lookups
 
 

@@ -25,7 +25,14 @@ from lora_pipeline.store import write_text
 CODE_VERSION = "1"
 OnEpoch = Callable[[Row, EpochReport], object]
 # Settings that change no weight, held_out_share but by the photos that it leaves out.
-_NOT_LEARNT = {"state_every_steps", "state_every_minutes", "sample_prompt", "held_out_share", "retry_with_less_memory"}
+_NOT_LEARNT = {
+    "blocks_to_swap",
+    "held_out_share",
+    "retry_with_less_memory",
+    "sample_prompt",
+    "state_every_minutes",
+    "state_every_steps",
+}
 # Settings that runs were trained without: at their defaults those are the same runs, and keep their keys.
 _CAME_LATER = (
     "network_factor",

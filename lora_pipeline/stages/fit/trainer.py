@@ -160,8 +160,17 @@ class Trainer:
             kind=settings.network_type,
             factor=settings.network_factor,
         )
-        if settings.base_precision not in _QUANTISED:  # which is there already
+        if settings.blocks_to_swap:
+            from lora_pipeline.stages.fit.swap import swap
+
+            swap(self.module, family.blocks(self.module), settings.blocks_to_swap, device)
+        elif settings.base_precision not in _QUANTISED:  # which is there already
             self.module.to(device)
+        reads_weights = settings.network_type == "dora" or settings.blocks_to_swap
+        if device == "cpu" and settings.mixed_precision == "no" and not reads_weights:
+            from lora_pipeline.stages.fit.prepack import prepack
+
+            prepack(self.module)
         self.module.train()
         self.parameters = adapter.parameters(self.module)
         groups: list[Any] = list(self.parameters.values())
