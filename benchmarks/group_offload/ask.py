@@ -3,7 +3,7 @@
 Asked on the CPU, of a FLUX of no size: what is offloaded goes to files, and what stands in its place is filled with NaN, so that a backward
 pass that needs a weight which is not there shows. The gradients of a LoRA are compared with those of the same model that is not offloaded.
 
-The answer is no, and so there is no such setting:
+The answer is no, and so blocks wait in another way (`stages/fit/swap.py`):
 
 - its hooks are of the forward pass alone. Without gradient checkpointing the backward pass finds weights that have gone: NaN.
 - With it a block is there while it is computed a second time, and on this model the gradients are right. But, by its code, a LoRA is part of its block

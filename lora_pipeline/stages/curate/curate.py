@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_pipeline.errors import PhotoError
-from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, refresh
+from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Packed, Report, refresh
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Photo, Quality, Row
@@ -135,12 +135,28 @@ class _Fault:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A measured photo, and what speaks against it."""
+    """A measured photo, what speaks against it, and what its copies are held against it by.
+
+    Args:
+        id: the photo's.
+        data: its `Quality`.
+        faults: why it is not kept.
+        weak: whether its captions say of its weaknesses.
+        pixels: inside the trim: bars count for nothing.
+        true_side_px, by_hand: as in `Quality`.
+        fullness: detail for its size, 0 to 1.
+        file_bytes: size of its file.
+    """
 
     id: str
-    quality: Quality
-    file_bytes: int
+    data: Packed
     faults: tuple[str, ...]
+    weak: bool
+    pixels: int
+    true_side_px: int
+    by_hand: str
+    fullness: float
+    file_bytes: int
 
     @staticmethod
     def of(row: Row, measured_row: Row, settings: CurateSettings, by_hand: Verdict | None) -> "_Judged":
@@ -175,22 +191,26 @@ class _Judged:
         if by_hand:
             quality = replace(quality, by_hand=by_hand)
             faults = [_Fault(DROPPED)] if by_hand == "drop" else []
-        return _Judged(row.id, quality, measured.file_bytes, tuple(fault.reason for fault in faults))
+        left, top, right, bottom = quality.trim
+        return _Judged(
+            row.id,
+            Packed(quality.data()),
+            tuple(fault.reason for fault in faults),
+            weak=bool(quality.tokens),
+            pixels=(right - left) * (bottom - top),
+            true_side_px=quality.true_side_px,
+            by_hand=quality.by_hand,
+            fullness=quality.true_side_px / _short_side_px(quality),
+            file_bytes=measured.file_bytes,
+        )
 
-    @property
-    def pixels(self) -> int:
-        """Inside the trim: bars count for nothing."""
-        left, top, right, bottom = self.quality.trim
-        return (right - left) * (bottom - top)
-
-    @property
-    def fullness(self) -> float:
-        """Detail for its size, 0 to 1."""
-        return self.quality.true_side_px / _short_side_px(self.quality)
+    def copy_of(self, best: str, fault: tuple[str, ...]) -> "_Judged":
+        """The same, of a group whose best photo is that one, and what speaks against it for that."""
+        return replace(self, data=Packed({**self.data, "duplicates": best}), faults=self.faults + fault)
 
     @property
     def made(self) -> Made:
-        return Made(self.quality.data(), state="dropped" if self.faults else "kept", reason="; ".join(self.faults))
+        return Made(self.data, state="dropped" if self.faults else "kept", reason="; ".join(self.faults))
 
 
 def _short_side_px(quality: Quality) -> int:
@@ -262,9 +282,8 @@ def _copies_judged(judged: Sequence[_Judged], prints: Iterable[Measured], settin
         best = _best([judged[number] for number in group])
         for number in group:
             one = judged[number]
-            stays = one is best or settings.keep_duplicates or one.quality.by_hand
-            copy = () if stays else (f"copy of {best.id}",)
-            result[number] = replace(one, quality=replace(one.quality, duplicates=best.id), faults=one.faults + copy)
+            stays = one is best or settings.keep_duplicates or one.by_hand
+            result[number] = one.copy_of(best.id, () if stays else (f"copy of {best.id}",))
     return result
 
 
@@ -275,11 +294,11 @@ def _best(copies: Sequence[_Judged]) -> _Judged:
     same photo blown up. Of the rest more pixels decide, then the larger file, since saving again at a lower quality costs
     detail that the spectrum does not show, then the name. A blow-up by less than 1.2 may win: it shows as much.
     """
-    kept = [one for one in copies if one.quality.by_hand == "keep"]
+    kept = [one for one in copies if one.by_hand == "keep"]
     fit = kept or [one for one in copies if not one.faults] or copies
-    fit = [one for one in fit if not one.quality.tokens] or fit
-    most = max(one.quality.true_side_px for one in fit)
-    equal = [one for one in fit if one.quality.true_side_px >= NEARLY * most]
+    fit = [one for one in fit if not one.weak] or fit
+    most = max(one.true_side_px for one in fit)
+    equal = [one for one in fit if one.true_side_px >= NEARLY * most]
     fullest = max(one.fullness for one in equal)
     plain = [one for one in equal if one.fullness >= FULL * fullest]
     return min(plain, key=lambda one: (-one.pixels, -one.file_bytes, one.id))
