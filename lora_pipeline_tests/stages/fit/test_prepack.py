@@ -150,6 +150,18 @@ def test_a_run_goes_on_to_the_bit(trainers):
     assert taken(second, 3) == losses[3:]
 
 
+def test_samples_are_drawn_through_it(trainers, tiny_base):
+    pictures = []
+    for trainer in trainers():
+        taken(trainer, 2)
+        with trainer.drawing() as module:
+            pipeline = trainer.family.pipeline(tiny_base, "cpu", "float32", module)
+            told = {"prompt": "a photo", "width": 64, "height": 64, "num_inference_steps": 3, "output_type": "np"}
+            pictures.append(pipeline(**told, generator=torch.Generator().manual_seed(3)).images[0])
+    assert abs(pictures[0] - pictures[1]).max() < 1e-4
+    assert pictures[0].std() > 0.01
+
+
 @pytest.mark.parametrize("changes", [{"network_type": "dora"}, {"mixed_precision": "bf16"}], ids=str)
 def test_a_run_that_reads_weights_otherwise_keeps_them(trainers, changes):
     packed, _ = trainers(**changes)
