@@ -7,11 +7,13 @@ never changes. Where weights are large and pictures small, that is a third of a 
 
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
 # Numbers of a weight from which on it is worth a second copy: 2 MiB in float32, about what a core's cache holds.
 WORTH = 2**19
+SHARE = 0.5  # of the machine's memory that all such copies may take
 _TYPICAL = 32  # height and width of what a convolution is laid out for; those of another size read it as well
 
 
@@ -22,7 +24,8 @@ def prepack(module: torch.nn.Module, worth: int = WORTH) -> int:
     from then on: as the way forward reads it, and as the way back does. In place of its own `weight` stands one NaN that passes for all its
     numbers, so that whatever else would read it does not go unseen.
 
-    Only float32 is laid out, and only where torch has oneDNN for AVX2 or AVX-512; elsewhere nothing is changed.
+    Only float32 is laid out, and only where torch has oneDNN for AVX2 or AVX-512, and where both copies take no more than half of the memory
+    that the machine has (not of what is free just now, since a run that goes on must compute as it began); elsewhere nothing is changed.
 
     Args:
         module: all that is to be laid out must be frozen already.
@@ -31,6 +34,8 @@ def prepack(module: torch.nn.Module, worth: int = WORTH) -> int:
     if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return 0
     layers = [one for one in module.modules() if _can(one, worth)]
+    if 2 * sum(layer.weight.nbytes for layer in layers) > SHARE * psutil.virtual_memory().total:
+        return 0
     taken = {id(layer.weight) for layer in layers}
     for weight in module.parameters() if layers else ():
         if not weight.requires_grad and id(weight) not in taken:

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import psutil
 import pytest
 
 from lora_pipeline.families import family
@@ -92,6 +93,16 @@ def test_what_is_trained_or_small_is_left_alone():
     assert prepack(two) == 1
     assert two[0].weight.isnan().all()
     assert two[1].weight.numel() < WORTH
+
+
+def test_a_machine_without_the_memory_for_both_copies_keeps_the_weights(monkeypatch):
+    layer = linear().requires_grad_(False)
+    total = psutil.virtual_memory()._replace(total=4 * layer.weight.nbytes - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: total)
+    assert prepack(layer, worth=0) == 0
+    assert layer.weight.isfinite().all()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: total._replace(total=4 * layer.weight.nbytes))
+    assert prepack(layer, worth=0) == 1
 
 
 @pytest.fixture
