@@ -33,7 +33,7 @@ def prepack(module: torch.nn.Module, worth: int = WORTH) -> int:
     """
     if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return 0
-    layers = [one for one in module.modules() if _can(one, worth)]
+    layers: list[Any] = [one for one in module.modules() if _can(one, worth)]
     if 2 * sum(layer.weight.nbytes for layer in layers) > SHARE * psutil.virtual_memory().total:
         return 0
     taken = {id(layer.weight) for layer in layers}
