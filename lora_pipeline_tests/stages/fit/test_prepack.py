@@ -45,6 +45,7 @@ def convolution(window=3, **how):
 )
 def test_a_layer_answers_as_torchs_own(layer, size):
     layer.requires_grad_(False)
+    shape = layer.weight.shape
     drawn = torch.Generator().manual_seed(0)
     x = torch.randn(size, generator=drawn, requires_grad=True)
     wanted = layer(x)
@@ -56,7 +57,7 @@ def test_a_layer_answers_as_torchs_own(layer, size):
         (gradient,) = torch.autograd.grad(answer, given, g)
         torch.testing.assert_close(answer, wanted, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-5, atol=1e-5)
-    assert layer.weight.shape == (48, *x.shape[1:2], *layer.kernel_size) if x.ndim == 4 else (64, 96)
+    assert layer.weight.shape == shape
     assert layer.weight.isnan().all()
 
 
