@@ -1,5 +1,6 @@
 """The memo: what is reused, what is computed, what is swept, and what a kill costs."""
 
+import gc
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 
 from lora_pipeline import manifest
 from lora_pipeline.errors import ModelError, PassingError, PhotoError, PipelineError
-from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, Stale, key_of, read, refresh, rewrite
+from lora_pipeline.manifest import Item, Made, Manifest, Mapped, Outcome, Report, Stale, key_of, read, refresh, rewrite
 from lora_pipeline.records import File, Row
 from lora_pipeline.store import digest_bytes, digest_file, write_text
 
@@ -161,7 +162,7 @@ def test_what_is_done_is_let_go(tmp_path: Path, workers: int) -> None:
         alive.append(sum(one() is not None for one in begun))
         return Made()
 
-    every = (Item(f"{number:02d}", [number], Heavy()) for number in range(60))
+    every = Mapped(lambda number: Item(f"{number:02d}", [number], Heavy()), range(60))
     refresh(tmp_path, every, make, settings=None, code_version="1", workers=workers)
     assert max(alive) <= workers * (manifest.AHEAD + 1) + 1  # and the last item that was asked for
 
@@ -682,26 +683,34 @@ def test_rows_of_one_kind_take_no_more_than_what_they_differ_in(tmp_path: Path) 
     assert held / 500 < 1000  # with its id, its key and what Python needs for it
 
 
-def test_items_are_asked_for_once_and_what_they_are_made_from_is_not_kept(tmp_path: Path) -> None:
-    import weakref
-
+def test_while_items_are_made_neither_they_nor_what_came_of_others_is_held(tmp_path: Path) -> None:
     class Long(list[str]):
         pass
 
     alive: list[weakref.ref[Long]] = []
+    rows: list[int] = []
 
-    def one_by_one() -> Iterator[Item[str]]:
-        for name in "abc":
-            inputs = Long([name])
-            alive.append(weakref.ref(inputs))
-            yield Item(name, inputs, name)
+    def item(name: str) -> Item[str]:
+        inputs = Long([name])
+        alive.append(weakref.ref(inputs))
+        return Item(name, inputs, name)
 
     def make(payload: str, folder: Path) -> Made:
-        assert [ref() for ref in alive[:-1]] == [None, None]
+        assert sum(ref() is not None for ref in alive) <= 2  # it, and the last one asked for its key
+        rows.append(sum(isinstance(thing, Row) for thing in gc.get_objects()))
         return write_upper(payload, folder)
 
-    assert counts(run(tmp_path, one_by_one(), make).report) == (3, 0, 0, 0)
-    assert counts(run(tmp_path, one_by_one()).report) == (0, 3, 0, 0)
+    names = [f"{number:02d}" for number in range(20)]
+    assert counts(run(tmp_path, Mapped(item, names), make).report) == (20, 0, 0, 0)
+    assert max(rows) - rows[0] <= 1  # the one just written
+    assert counts(run(tmp_path, Mapped(item, names)).report) == (0, 20, 0, 0)
+
+
+def test_an_iterator_of_items_is_gone_through_once(tmp_path: Path) -> None:
+    assert counts(run(tmp_path, iter(items("a", "b"))).report) == (2, 0, 0, 0)
+    assert counts(run(tmp_path, iter(items("a", "b", "c"))).report) == (1, 2, 0, 0)
+    with pytest.raises(TypeError, match="hand in a tuple"):
+        Mapped(str, iter("ab"))
 
 
 def test_only_some_items_are_handed_out_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

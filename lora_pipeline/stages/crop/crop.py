@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_pipeline.errors import SubjectError
-from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Report, is_planning, key_of, read, refresh
+from lora_pipeline.manifest import Item, Made, Manifest, Mapped, Outcome, Report, is_planning, key_of, read, refresh
 from lora_pipeline.people import People
 from lora_pipeline.pictures import open_upright, save
 from lora_pipeline.progress import Progress, silent
@@ -196,11 +196,13 @@ def _searched(
     """The faces of each photo, why a photo could not be searched, and the seconds that it took."""
     if kind == "style":
         return {}, {}, 0.0
-    todo = (
-        Searched(id, photo.path, photo.digest, photo.trim, search, photo.known_faces if kind == "person" else ())
-        for id, photo in photos.items()
-    )
-    outcome = find_faces(todo, folder, search, progress=progress)
+
+    def searched(id: str) -> Searched:
+        photo = photos[id]
+        known = photo.known_faces if kind == "person" else ()
+        return Searched(id, photo.path, photo.digest, photo.trim, search, known)
+
+    outcome = find_faces(Mapped(searched, photos), folder, search, progress=progress)
     # Descriptors as arrays: a tuple's numbers take four times the memory.
     found = {
         row.id: tuple(replace(face, descriptor=array("d", face.descriptor)) for face in faces_of(row))

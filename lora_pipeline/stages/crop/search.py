@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from lora_pipeline.manifest import Item, Made, Outcome, refresh
+from lora_pipeline.manifest import Item, Made, Mapped, Outcome, refresh
 from lora_pipeline.models.faces import FaceDetector, identity, open_detector
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
@@ -72,30 +72,23 @@ class Searched:
 def find_faces(
     photos: Iterable[Searched], folder: Path, settings: SearchSettings, name: str = FACES, progress: Progress = silent
 ) -> Outcome:
-    """The faces of each photo: a row a photo, `faces` a list of `Face` data, whose still unsure.
+    """The faces of each photo: a row a photo, `faces` a list of `Face` data, whose still unsure. The photos are asked for twice.
 
     A face that the photo library knows is the one that the detector found there; where it found none, it is one of its own.
 
     The key of a row is made of the photo's digest, its trim, the faces known of it, the detector's weights and `settings`.
     """
     detector = identity(settings.whole())
-    items = (
-        Item(
-            photo.id,
-            # Nothing is told where nothing is known: a photo of a folder has the key that it has always had.
-            [
-                photo.digest,
-                list(photo.trim) if photo.trim else None,
-                detector,
-                *([list(photo.known)] if photo.known else []),
-            ],
-            photo,
-        )
-        for photo in photos
-    )
+
+    def item(photo: Searched) -> Item[Searched]:
+        trim = list(photo.trim) if photo.trim else None
+        # Nothing is told where nothing is known: a photo of a folder has the key that it has always had.
+        known = [list(photo.known)] if photo.known else []
+        return Item(photo.id, [photo.digest, trim, detector, *known], photo)
+
     return refresh(
         folder,
-        items,
+        Mapped(item, photos),
         _search,
         settings=settings,
         code_version=SEARCH_VERSION,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_pipeline.errors import PhotoError
-from lora_pipeline.manifest import Item, Made, Manifest, Outcome, Packed, Report, refresh
+from lora_pipeline.manifest import Item, Made, Manifest, Mapped, Outcome, Packed, Report, refresh
 from lora_pipeline.pictures import open_upright
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Photo, Quality, Row
@@ -48,9 +48,9 @@ def curate(
     measuring = refresh(
         folder,
         # Of the settings only `trim_bars` changes what is measured.
-        (
-            Item(row.id, [Photo.of(row).digest, settings.trim_bars], _Job(row, settings.trim_bars))
-            for row in source.kept
+        Mapped(
+            lambda row: Item(row.id, [Photo.of(row).digest, settings.trim_bars], _Job(row, settings.trim_bars)),
+            source.kept,
         ),
         _measure,
         settings=None,
@@ -65,11 +65,7 @@ def curate(
     del measuring  # so much is remembered of every photo that it is let go before the next table is begun
     outcome = refresh(
         folder,
-        (
-            Item(id, [made.state, made.reason, dict(made.data)], one)
-            for one in (*left_out, *judged)
-            for id, made in [(one.id, one.made)]
-        ),
+        Mapped(_item, (*left_out, *judged)),
         lambda one, _: one.made,
         settings=None,
         code_version=CODE_VERSION,
@@ -107,6 +103,11 @@ class _LeftOut:
     @property
     def made(self) -> Made:
         return Made(state=self.row.state, reason=self.row.reason)
+
+
+def _item(one: "_LeftOut | _Judged") -> Item["_LeftOut | _Judged"]:
+    made = one.made
+    return Item(one.id, [made.state, made.reason, dict(made.data)], one)
 
 
 @dataclass(frozen=True, slots=True)
