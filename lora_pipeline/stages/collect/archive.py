@@ -68,7 +68,7 @@ def _found(id: str, member: zipfile.ZipInfo, into: Path, fetch: Callable[[Path],
         problem = f"it would be {member.file_size / 2**30:.1f} GiB unpacked, the limit is 1 GiB"
     version = f"crc32 {member.CRC:08x}, {member.file_size} bytes"
     path = into / f"{key_of(id, version)[:16]}{PurePosixPath(id).suffix.lower()}"
-    return Found(id, path, problem, tags=tags, version=version, fetch=fetch)
+    return Found(id, str(path), problem, tags=tags, version=version, fetch=fetch)
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:

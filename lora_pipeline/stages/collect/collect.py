@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_pipeline.errors import PhotoError
-from lora_pipeline.manifest import Item, Made, Outcome, is_planning, key_of, read, refresh
+from lora_pipeline.manifest import Item, Made, Mapped, Outcome, is_planning, key_of, read, refresh
 from lora_pipeline.pictures import open_photo, save
 from lora_pipeline.progress import Progress, silent
 from lora_pipeline.records import Photo, Row
@@ -49,29 +49,22 @@ def collect(
         SubjectError: the folder is missing, is no folder, cannot be read, or holds no photo.
         SourceError: the same of any other source.
     """
-    digests = DigestCache(into / SOURCES)
     forgotten = forgotten or {}
-    items: list[Item[_Job]] = []
-    found = _find(photos, into, settings, digests, yaw_of, progress)
+    found, contents = _looked_at(photos, into, settings, yaw_of, progress)
     before = {row.id: row for row in read(into).rows} if any(photo.version for photo in found) else {}
-    for photo in found:
-        content, problem = _content(photo, digests)
+
+    def item(number: int) -> Item[_Job]:
+        photo, (content, problem) = found[number], contents[number]
         # Of the settings only the limit can change a row; the others decide which rows there are.
-        told = [problem, photo.state, str(photo.path), list(photo.tags), [list(face) for face in photo.faces]]
+        told = [problem, photo.state, photo.file, list(photo.tags), [list(face) for face in photo.faces]]
         if changed := _forgotten_since(photo, content, before.get(photo.id), forgotten):
             told.append(changed)
-        items.append(
-            Item(
-                photo.id,
-                [content, *told, settings.max_megapixels],
-                _Job(photo, content, problem, settings.max_megapixels, forgotten),
-            )
-        )
-    if not is_planning():
-        digests.save()
+        job = _Job(photo, content, problem, settings.max_megapixels, forgotten)
+        return Item(photo.id, [content, *told, settings.max_megapixels], job)
+
     return refresh(
         into,
-        items,
+        Mapped(item, range(len(found))),
         _photo,
         settings=None,
         code_version=CODE_VERSION,
@@ -88,6 +81,18 @@ def glance(library: PhotoPrism | Immich) -> str:
         SourceError: the library is out of reach, cannot be read, or knows nobody of that name.
     """
     return photoprism.glance(library) if isinstance(library, PhotoPrism) else immich.glance(library)
+
+
+def _looked_at(
+    photos: Origin, into: Path, settings: CollectSettings, yaw_of: video.YawOf | None, progress: Progress
+) -> tuple[list[Found], list[tuple[str, str]]]:
+    """The photos, and of each what its bytes are known by and why it cannot be used."""
+    digests = DigestCache(into / SOURCES)
+    found = _find(photos, into, settings, digests, yaw_of, progress)
+    contents = [_content(photo, digests) for photo in found]
+    if not is_planning():
+        digests.save()
+    return found, contents
 
 
 def _find(
@@ -158,7 +163,7 @@ def _photo(job: _Job, into: Path) -> Made:
     opened = open_photo(found.path, job.max_megapixels)
     width, height = opened.picture.size
     faces = [box for face in found.faces if (box := in_pixels(face, width, height))]
-    photo = Photo(str(found.path), digest, width, height, opened.format, opened.taken, found.tags, tuple(faces))
+    photo = Photo(found.file, digest, width, height, opened.format, opened.taken, found.tags, tuple(faces))
     thumbnail = opened.picture.copy()
     thumbnail.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     files = {"thumbnail": _thumbnail_path(found)}

@@ -65,9 +65,9 @@ def _walk(folder: Path, photos: Path, subfolders: bool, seen: set[tuple[int, int
             try:
                 yield from _walk(path, photos, subfolders, seen) if subfolders else ()
             except OSError as error:
-                yield Found(id, path, f"the folder cannot be read: {error.strerror}")
+                yield Found(id, entry.path, f"the folder cannot be read: {error.strerror}")
         elif not beside(path.name):
-            yield Found(id, path, _problem(path), tags=tags_of(id))
+            yield Found(id, entry.path, _problem(path), tags=tags_of(id))
 
 
 def beside(name: str) -> bool:

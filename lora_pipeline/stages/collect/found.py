@@ -14,13 +14,13 @@ Fractions = tuple[float, float, float, float]
 REPEATS = re.compile(r"\d+_.+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A photo that is to have a row.
 
     Args:
         id: its path within its source, with forward slashes.
-        path: absolute; of a photo that must be fetched, where it will lie.
+        file: its absolute path, as text, of which ten thousand are little; of a photo that must be fetched, where it will lie.
         problem: why it is not even opened, or empty.
         state: of the row, if there is a problem: failed, or dropped if the source itself leaves it out.
         tags: names of the folders in which it lies, outermost first.
@@ -30,13 +30,18 @@ class Found:
     """
 
     id: str
-    path: Path
+    file: str
     problem: str = ""
     state: State = "failed"
     tags: tuple[str, ...] = ()
     faces: tuple[Fractions, ...] = ()
     version: str = ""
     fetch: Callable[[Path], None] | None = None
+
+    @property
+    def path(self) -> Path:
+        """`file`, to be opened."""
+        return Path(self.file)
 
 
 def tags_of(id: str) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ def _found(source: Immich, asset: dict[str, Any], faces: tuple[Fractions, ...], 
     name, id, version = _name(asset), _id(asset), _version(asset)
     path = into / f"{key_of(id, version)[:16]}{PurePosixPath(name).suffix.lower()}"
     problem, state = _problem(asset, name)
-    return Found(id, path, problem, state, faces=faces, version=version, fetch=partial(_fetch, source, asset))
+    return Found(id, str(path), problem, state, faces=faces, version=version, fetch=partial(_fetch, source, asset))
 
 
 def _name(asset: dict[str, Any]) -> str:

@@ -81,7 +81,7 @@ def _found(source: PhotoPrism, root: str, name: str, markers: list[Sequence[Any]
     path = Path() if folder is None else folder / name
     faces = tuple(_fractions(row) for row in markers if not row[6])
     problem, state = _problem(source, root, path, markers, faces)
-    return Found(id, path, problem, state, faces=faces)
+    return Found(id, str(path), problem, state, faces=faces)
 
 
 def _problem(

@@ -81,7 +81,7 @@ def find_alone(
         SourceError: it cannot be read as a video, or PyAV is missing.
         Stale: while planning, if the frames are not chosen yet.
     """
-    found = find([Found(video.name, video)], folder, settings, digests, yaw_of, progress)
+    found = find([Found(video.name, str(video))], folder, settings, digests, yaw_of, progress)
     if found and found[0].problem:
         raise SourceError(f"the video {video} cannot be used: {found[0].problem}")
     return found
@@ -141,7 +141,7 @@ def find(
         if row.state == "failed":
             told.append(replace(video, problem=row.reason))
         told += [
-            Found(f"{row.id}/{role}.png", chosen.path(row, role), tags=video.tags, version=file.digest)
+            Found(f"{row.id}/{role}.png", str(chosen.path(row, role)), tags=video.tags, version=file.digest)
             for role, file in sorted(row.files.items())
         ]
     return sorted(told, key=lambda one: one.id)
