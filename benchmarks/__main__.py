@@ -24,6 +24,7 @@ QUESTIONS = (
     "startup",
     "step",
     "threads",
+    "winograd",
 )
 PACKAGES = ("dagster", "torch", "diffusers", "peft", "transformers", "accelerate", "pillow")
 

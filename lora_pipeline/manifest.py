@@ -351,7 +351,7 @@ def refresh(
                 raise Stale(why, gone, total)
             return _outcome(folder, rows.values(), 0, reused, started)
 
-        _give_back()
+        _give_back()  # what stages before had, before workers are started
         unforeseen: list[tuple[str, BaseException]] = []
         computed = len(why)
         todo = (

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,14 +123,16 @@ def measured(home: Path, settings: dict[str, object]) -> dict[str, object]:
 
     command = [sys.executable, "-m", "benchmarks.photos.ask", str(home), json.dumps(settings)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
-        peak = 0
+        peak, anonymous = 0, 0
         while run.poll() is None:
-            peak = max(peak, _memory(psutil.Process(run.pid)))
+            process = psutil.Process(run.pid)
+            peak, anonymous = max(peak, _memory(process)), max(anonymous, _anonymous(process))
             time.sleep(LOOK_S)
         told = run.stdout.read() if run.stdout else ""
     if run.returncode:
         raise RuntimeError(f"the stages ended with {run.returncode}")
-    return {**json.loads(told.splitlines()[-1]), "peak MiB": round(peak / 2**20)}
+    taken = {"peak MiB": round(peak / 2**20), "peak MiB without files": round(anonymous / 2**20)}
+    return {**json.loads(told.splitlines()[-1]), **taken}
 
 
 def _memory(process: "psutil.Process") -> int:
@@ -144,6 +147,18 @@ def _memory(process: "psutil.Process") -> int:
         except psutil.Error:
             continue  # it has ended meanwhile
     return total
+
+
+def _anonymous(process: "psutil.Process") -> int:
+    """Of these the bytes that lie in no file: a library's pages come and go as the system has room, these only as the program wills. 0 where it is not told."""
+    import psutil
+
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        with suppress(OSError, psutil.Error):
+            lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+    return total * 2**10
 
 
 def main() -> None:
