@@ -1,4 +1,4 @@
-"""Would a training step of the shipped base be worth twice the code if its 3 × 3 convolutions were computed by Winograd's minimal filtering?
+"""How much quicker would a training step of the shipped base be if its 3 × 3 convolutions were computed by Winograd's minimal filtering?
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), F(4 × 4, 3 × 3): Y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A gives 4 × 4 numbers of
 the answer from 6 × 6 of the picture with 36 multiplications in place of 144. oneDNN no longer has it, since a weight g that is learnt would have to be
