@@ -11,6 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 QUESTIONS = (
+    "card",
     "choice",
     "compiled",
     "copies",
@@ -73,6 +74,8 @@ def main() -> None:
             "photos": {"photos": asked.photos},
         }.get(question, {})
         answer = import_module(f"benchmarks.{question}.ask").ask(**given)
+        if answer is None:  # it cannot be asked here, and has said why
+            continue
         text = json.dumps({**circumstances(), **answer}, indent=1)
         (HERE / question / "result.json").write_text(text + "\n", encoding="utf-8")
         print(text)

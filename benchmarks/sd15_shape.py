@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+DENOISER: dict[str, Any] = {"cross_attention_dim": 768, "sample_size": 64, "attention_head_dim": 8}
+
 
 def build(folder: Path) -> Path:
     """Write the model and give its folder."""
@@ -16,7 +18,7 @@ def build(folder: Path) -> Path:
 
     torch.manual_seed(0)
     tokenizer = _tokenizer()
-    UNet2DConditionModel(cross_attention_dim=768, sample_size=64, attention_head_dim=8).save_pretrained(folder / "unet")
+    UNet2DConditionModel(**DENOISER).save_pretrained(folder / "unet")
     AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,

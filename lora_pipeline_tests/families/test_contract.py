@@ -10,9 +10,12 @@ import pytest
 from lora_pipeline.errors import ModelError, TrainingError
 from lora_pipeline.families import FAMILIES, family
 from lora_pipeline.settings import BaseSettings
+from lora_pipeline.stages.fit import adapter
+from lora_pipeline.stages.fit.order import Look
 
 torch = pytest.importorskip("torch")
 WORDS = ("a photo", "a red house by the sea, seen from far away")
+BOTH = (Look(0, mirrored=False), Look(1, mirrored=False))
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +257,7 @@ def test_an_answer_stands_where_its_latent_stood(of_family, monkeypatch):
     assert torch.equal(answer, noise) or torch.equal(answer, -noise)
 
 
-def trainer_of(one, base, **changes):
+def trainer_of(one, base, device="cpu", **changes):
     """A trainer on two pictures and their captions."""
     from lora_pipeline.records import Example
     from lora_pipeline.settings import FitSettings
@@ -277,13 +280,11 @@ def trainer_of(one, base, **changes):
     settings = FitSettings(
         epochs=4, batch_size=2, network_dim=8, network_alpha=8, unet_lr=1e-2, lr_scheduler="constant", min_snr_gamma=0
     )
-    return Trainer(examples, one, base, settings.model_copy(update=changes), "cpu")
+    return Trainer(examples, one, base, settings.model_copy(update=changes), device)
 
 
 def test_it_learns_two_pictures_and_the_stock_pipeline_draws_what_was_learnt(of_family, tmp_path):
     import numpy as np
-
-    from lora_pipeline.stages.fit.order import Look
 
     one, base = of_family
     trainer = trainer_of(one, base)
@@ -294,7 +295,7 @@ def test_it_learns_two_pictures_and_the_stock_pipeline_draws_what_was_learnt(of_
             seen, losses = trainer.images_seen, []
             for at in range(16):
                 trainer.images_seen = 10_000 + 2 * at
-                losses.append(float(trainer.loss([Look(0, False), Look(1, False)])))
+                losses.append(float(trainer.loss(BOTH)))
             trainer.images_seen = seen
         return sum(losses) / len(losses)
 
@@ -334,6 +335,64 @@ def test_checkpointing_and_bf16_change_a_step_by_no_more_than_their_rounding(of_
     assert set(kinds[3].values()) == {torch.bfloat16}
     with trainers[3].drawing() as module:
         assert drawn(one, one.pipeline(base, "cpu", "float32", module)).std() > 0
+
+
+def learnt(trainer):
+    """A batch's loss, its gradients, and how many bytes were kept for the way back besides weights."""
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = trainer.loss(BOTH)
+    loss.backward()
+    weights = {weight.untyped_storage().data_ptr() for weight in trainer.module.parameters()}
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in kept}
+    gradients = [one.grad for one in trainer.parameters.values() if one.grad is not None]
+    return float(loss.detach()), gradients, sum(size for at, size in storages.items() if at not in weights)
+
+
+@pytest.mark.parametrize("kind", ["lora", "loha", "lokr"])
+def test_what_autocast_casts_alone_has_the_same_bits_and_keeps_less(of_family, monkeypatch, kind):
+    one, base = of_family
+    changes = {"mixed_precision": "bf16", "base_precision": "bf16", "network_type": kind}
+    loss, gradients, kept = learnt(trainer_of(one, base, **changes))
+    monkeypatch.setattr(adapter, "leave_casts_to_autocast", lambda _: None)
+    pefts_loss, pefts_gradients, pefts_kept = learnt(trainer_of(one, base, **changes))
+    assert loss == pefts_loss
+    assert len(gradients) == len(pefts_gradients) > 0
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(gradients, pefts_gradients, strict=True))
+    # the other families' targets are given mostly float32, of which autocast makes a copy either way; a LoHa keeps none
+    assert kept <= (0.95 * pefts_kept if one.name in {"sd15", "flux"} and kind == "lora" else pefts_kept)
+
+
+def test_all_that_a_step_reads_lies_where_the_denoiser_does(of_family):
+    """On torch's "meta", a device of shapes without numbers, which refuses the CPU's tensors as a graphics card does."""
+    from torch.fx.experimental import _config as shapes
+
+    one, base = of_family
+    if one.name == "qwen_image":
+        pytest.skip("it asks its mask's numbers, and meta has none")
+    changes = {
+        "face_loss_weight": 2.0,
+        "loss_type": "huber",
+        "huber_schedule": "exponential",
+        "noise_offset": 0.1,
+        "min_snr_gamma": 5.0,
+        "network_dropout": 0.1,
+        "text_encoder_lr": 1e-4 if one.trained_texts else 0.0,
+    }
+    trainer = trainer_of(one, base, device="meta", **changes)
+    with shapes.patch(meta_nonzero_assume_all_nonzero=True):  # Z-Image's rows of padding
+        loss = trainer.loss(BOTH)
+    loss.backward()
+    trainer.optimizer.step()
+    gradients = [parameter.grad for parameter in trainer.parameters.values() if parameter.grad is not None]
+    assert loss.device.type == "meta"
+    assert len(gradients) > len(trainer.parameters) // 2
+    assert {gradient.device.type for gradient in gradients} == {"meta"}
 
 
 def test_blocks_that_wait_learn_the_same_to_the_bit_and_are_there_one_at_a_time(of_family, monkeypatch):
@@ -419,7 +478,6 @@ def test_convolutions_get_a_rank_and_an_alpha_of_their_own_that_travel_in_the_fi
 
     from lora_pipeline.errors import TrainingError
     from lora_pipeline.settings import FitSettings
-    from lora_pipeline.stages.fit import adapter
 
     one, base = of_family
     settings = FitSettings(network_dim=4, network_alpha=2, network_conv_dim=3, network_conv_alpha=7, **changes)

@@ -124,6 +124,8 @@ def repeatable(device: str) -> None:
     if device == "cuda":
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
+        # That also writes NaN into all memory that is asked for, before anything is written there: to find reads of it, at the price of a pass.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _continue(trainer: Trainer, job: Job) -> list[EpochReport]:

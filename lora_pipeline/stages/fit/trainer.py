@@ -184,6 +184,9 @@ class Trainer:
                 self.parameters |= its
             groups = [{"params": groups}, *({"params": its} for its in by_rate.values())]
             self.shares += [rate / settings.unet_lr for rate in by_rate]
+        if settings.mixed_precision != "no" and settings.network_type != "dora":
+            for module in (self.module, *self.encoders.values()):
+                adapter.leave_casts_to_autocast(module)
         if settings.gradient_checkpointing:
             self.checkpoint()
         self.optimizer = optimizer_of(settings, groups, device)
