@@ -330,12 +330,15 @@ def refresh(
         newest = {row.id: row for row in known}
         digests = DigestCache(folder / f"{name}.{DIGESTS}")
 
+        def key_now(item: Item[T]) -> str:
+            return key_of(item.inputs, settings, code_version)
+
         rows: dict[str, Row] = {}
         why: dict[str, str] = {}
         for item in items:
             if item.id in rows or item.id in why:
                 raise ValueError(f"two items of {folder / name} have one id")
-            key = key_of(item.inputs, settings, code_version)
+            key = key_now(item)
             old = newest.get(item.id)
             if old is not None and old.key == key and _files_stand(old, folder, digests):
                 rows[item.id] = old
@@ -354,9 +357,7 @@ def refresh(
         _give_back()  # what stages before had, before workers are started
         unforeseen: list[tuple[str, BaseException]] = []
         computed = len(why)
-        todo = (
-            (item.id, item.payload, key_of(item.inputs, settings, code_version)) for item in items if item.id in why
-        )
+        todo = ((item.id, item.payload, key_now(item)) for item in items if item.id in why)
         count = 1 if processes and computed <= WORTH_PROCESSES else min(workers or os.cpu_count() or 1, computed)
         with journal.open("a", encoding="utf-8") as log, _pool(count, processes) as pool:
             if log.tell():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.families.kohya import QKV, Naming, Place, fused, of_clip, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import CLIP_TARGETS, StockFamily, StockTexts, flow_time, packed, unpacked
+from lora_pipeline.families.stock import CLIP_TARGETS, StockFamily, StockTexts, flow_time, packed, tokens_of, unpacked
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -99,10 +99,7 @@ class Flux(StockFamily):
 
         def told(text: str | list[str]) -> Conditioning:
             # as FluxPipeline does
-            length = parts.tokenizer.model_max_length
-            tokens = parts.tokenizer(
-                text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            ).input_ids
+            tokens = tokens_of(text, parts.tokenizer).input_ids
             return {"pooled_projections": clip(tokens.to(clip.device)).pooler_output}
 
         return StockTexts(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lora_pipeline.families.kohya import ONE_CLIP, UNET, Naming, Place, flat, of_clip
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import CLIP_TARGETS, UNET_CONV_TARGETS, StockFamily
+from lora_pipeline.families.stock import CLIP_TARGETS, UNET_CONV_TARGETS, StockFamily, tokens_of
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ class _ClipText:
         return [{"encoder_hidden_states": one.float().cpu()} for one in states]
 
     def with_graph(self, texts: Sequence[str]) -> Conditioning:
-        length = self.tokenizer.model_max_length
-        tokens = self.tokenizer(
-            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
+        tokens = tokens_of(list(texts), self.tokenizer)
         # As StableDiffusionPipeline does: padding is seen unless the encoder's config asks for the mask.
         mask = (
             tokens.attention_mask.to(self.encoder.device)

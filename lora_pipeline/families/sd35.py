@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_pipeline.families.kohya import TWO_CLIPS, Naming, Place, fused, of_clip, placed, same
 from lora_pipeline.families.protocol import Conditioning, NoiseSchedule, TextEncoder
-from lora_pipeline.families.stock import CLIP_TARGETS, FLOW_STEPS, StockFamily, StockTexts, flow_time
+from lora_pipeline.families.stock import CLIP_TARGETS, FLOW_STEPS, StockFamily, StockTexts, flow_time, tokens_of
 from lora_pipeline.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class StableDiffusion35(StockFamily):
         """See `Family.open_trained_texts`. The CLIPs alone: T5, of 4.8 billion numbers, stays where it is."""
         parts = self.open_text_parts(base, "cpu", "float32", without=("text_encoder_3", "tokenizer_3"))
         encoders = {name: getattr(parts, name) for name in self.trained_texts}
-        tokenizers, length = (parts.tokenizer, parts.tokenizer_2), parts.tokenizer.model_max_length
+        tokenizers = parts.tokenizer, parts.tokenizer_2
 
         def told(text: str | list[str]) -> Conditioning:
             # as StableDiffusion3Pipeline does
@@ -93,15 +93,13 @@ class StableDiffusion35(StockFamily):
             states: list[Tensor] = []
             pooled: list[Tensor] = []
             for tokenizer, clip in zip(tokenizers, encoders.values(), strict=True):
-                tokens = tokenizer(
-                    text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-                ).input_ids
+                tokens = tokens_of(text, tokenizer).input_ids
                 said = clip(tokens.to(clip.device), output_hidden_states=True)
                 states.append(said.hidden_states[-2])
                 pooled.append(said.text_embeds)
             return {"clip_hidden_states": torch.cat(states, -1), "pooled_projections": torch.cat(pooled, -1)}
 
-        return StockTexts(told, parts.tokenizer, length, encoders=encoders, partial=True)
+        return StockTexts(told, parts.tokenizer, parts.tokenizer.model_max_length, encoders=encoders, partial=True)
 
     def noise(self, base: BaseSettings) -> NoiseSchedule:
         """See `Family.noise`."""

@@ -373,6 +373,12 @@ def flow_time(timesteps: "Tensor") -> "Tensor":
     return (timesteps.float() + 1) / FLOW_STEPS
 
 
+def tokens_of(texts: str | list[str], tokenizer: Any) -> Any:
+    """What a stock pipeline hands CLIP: `input_ids` and `attention_mask`, B×77 each; of longer texts the beginning."""
+    length = tokenizer.model_max_length
+    return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+
+
 @dataclass(frozen=True)
 class Autoencoder:
     """`PictureEncoder` of a stock autoencoder.
