@@ -357,18 +357,20 @@ class Trainer:
 
         What the group does at once is one batch, of which the mean is over all pictures however the processes divide them.
         """
-        value, seen = 0.0, 0
+        losses: list[Any] = []
+        seen = 0
         moments = grouped(step, self.group.size)
         for moment in moments:
             looks = sum(len(batch) for batch in moment)
             for rank, batch in enumerate(moment):
                 if rank == self.group.rank and batch:
                     loss = self.loss(batch, seen) * (len(batch) / looks)
-                    value += float(loss.detach()) / len(moments)
+                    losses.append(loss.detach())
                     # accelerate, and so sd-scripts, divides by the setting even where an epoch's end leaves fewer batches
                     self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
                 seen += len(batch)
-        return value
+        # asked for at the end, since a graphics card is waited for when its numbers are
+        return sum((float(loss) / len(moments) for loss in losses), 0.0)
 
     def _together(self, loss: float) -> float:
         """Sum the loss, and in place the gradients, over the group, so that each process takes the same step."""
