@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
 from benchmarks.card.shapes import SHAPES, Shape, build, denoiser, training_set
+from benchmarks.compiled.ask import laid
 from lora_pipeline.settings import BaseSettings, FitSettings
 from lora_pipeline.stages.fit.order import Look
 from lora_pipeline.stages.fit.process import environment
@@ -39,7 +40,7 @@ class Case:
         shape: of `SHAPES`.
         batch: pictures a step.
         base_precision: as in the settings.
-        way: as it is; by torch.compile; or with its channels last.
+        way: of `benchmarks.compiled`.
     """
 
     shape: str
@@ -84,13 +85,15 @@ def ask() -> dict[str, object] | None:
         for name, shape in SHAPES.items():
             model = build(shape, Path(folder) / name, "cuda")
             torch.cuda.empty_cache()
-            for case in (one for one in CASES if one.shape == name):
-                rows.append(row(case, model, rate))
+            cases = [one for one in CASES if one.shape == name]
+            operations = {batch: operations_of(shape, model, batch) for batch in {one.batch for one in cases}}
+            for case in cases:
+                rows.append(row(case, model, rate, operations[case.batch]))
                 print(json.dumps(rows[-1]), flush=True)  # so that a run that is cut off has told what it knew
     return {"card": torch.cuda.get_device_name(), "bf16, TFLOP a second": round(rate / 1e12, 1), "cases": rows}
 
 
-def row(case: Case, model: Path, rate: float) -> dict[str, object]:
+def row(case: Case, model: Path, rate: float, operations: float) -> dict[str, object]:
     """What was measured of a case in a process of its own, or why nothing was."""
     command = [sys.executable, "-m", "benchmarks.card.ask", json.dumps(asdict(case)), str(model)]
     try:
@@ -102,7 +105,6 @@ def row(case: Case, model: Path, rate: float) -> dict[str, object]:
     if told.returncode:
         return {**asdict(case), "why not": (told.stderr.splitlines() or [""])[-1]}
     measured = json.loads(told.stdout.splitlines()[-1])
-    operations = operations_of(SHAPES[case.shape], model, case.batch)
     return {
         **asdict(case),
         **measured,
@@ -113,21 +115,9 @@ def row(case: Case, model: Path, rate: float) -> dict[str, object]:
 
 def measured(case: Case, model: Path, device: str) -> dict[str, float]:
     """Seconds a step (median), images a second, and the most memory that torch took, GiB."""
-    import torch
-
     repeatable(device)
-    trainer = _trainer(SHAPES[case.shape], model, case.settings, device)
-    if case.way == "compiled":
-        trainer.module.compile()
-    elif case.way == "channels last":
-        trainer.module.to(memory_format=torch.channels_last)
-    seconds: list[float] = []
-    for _ in range(WARM_UP + STEPS):
-        begun = time.perf_counter()
-        trainer.step_on(_looks(case.batch))
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begun)
+    trainer = laid(case.way, _trainer(SHAPES[case.shape], model, case.settings, device))
+    seconds = _seconds(lambda: trainer.step_on(_looks(case.batch)), device)
     step = statistics.median(seconds[WARM_UP:])
     return {
         "s of the first step": round(seconds[0], 1),
@@ -149,20 +139,26 @@ def operations_of(shape: Shape, model: Path, batch: int) -> float:
 
 
 def matrix_rate(device: str, side: int = SIDE) -> float:
-    """Multiplications and additions a second of square matrices' products in bf16, the best of ten."""
+    """Multiplications and additions a second of square matrices' products in bf16, the best of them."""
     import torch
 
     left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = _seconds(lambda: left @ right, device)
+    return 2 * side**3 / min(seconds)
+
+
+def _seconds(work: Callable[[], object], device: str) -> list[float]:
+    """How long it takes, each time until the device is through with it."""
+    import torch
+
     seconds: list[float] = []
     for _ in range(WARM_UP + STEPS):
-        if device == "cuda":
-            torch.cuda.synchronize()
         begun = time.perf_counter()
-        left @ right
+        work()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
-    return 2 * side**3 / min(seconds)
+    return seconds
 
 
 def _trainer(shape: Shape, model: Path, settings: FitSettings, device: str) -> Trainer:

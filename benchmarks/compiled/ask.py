@@ -34,7 +34,7 @@ def ask() -> dict[str, object]:
 def steps_of(model: Path, folder: Path, side_px: int, batch: int, steps: int) -> dict[str, object]:
     """Train so many steps in each way after the first two."""
     trainers = trainer_maker(model, folder, side_px, batch)
-    return in_turn({way: _laid(way, trainers()) for way in WAYS}, steps)
+    return in_turn({way: laid(way, trainers()) for way in WAYS}, steps)
 
 
 def trainer_maker(model: Path, folder: Path, side_px: int, batch: int) -> Callable[[], Trainer]:
@@ -66,7 +66,8 @@ def in_turn(trainers: Mapping[str, Trainer], steps: int) -> dict[str, object]:
     }
 
 
-def _laid(way: str, trainer: Trainer) -> Trainer:
+def laid(way: str, trainer: Trainer) -> Trainer:
+    """The trainer, its denoiser changed in place as one of `WAYS` says."""
     import torch
 
     module: Any = trainer.module

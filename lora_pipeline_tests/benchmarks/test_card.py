@@ -75,7 +75,7 @@ def test_the_rate_is_that_of_a_square_product():
 
 
 def test_a_case_that_fails_is_a_row_that_says_why(tmp_path):
-    row = ask.row(ask.Case("SD 1.5", 4), tmp_path / "gone", rate=1e12)
+    row = ask.row(ask.Case("SD 1.5", 4), tmp_path / "gone", rate=1e12, operations=1e12)
     assert (row["shape"], row["batch"]) == ("SD 1.5", 4)
     assert "gone" in str(row["why not"])
 
